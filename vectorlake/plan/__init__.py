@@ -1,1 +1,1 @@
-"""placeholder"""
+"""Pure decisions: schema evolution, scan planning and pruning, how a change meets a newer version."""

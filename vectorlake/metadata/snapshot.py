@@ -1,0 +1,106 @@
+"""A snapshot: one version of a table, as a small value that names its manifests (format specification, "Snapshot")."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from vectorlake.errors import UnsupportedError
+from vectorlake.metadata import codec
+from vectorlake.schema import Schema
+
+FORMAT_VERSION: Final = 1
+SUPPORTED_FEATURES: Final[frozenset[str]] = frozenset()
+"""Required features of later format versions that this release understands."""
+
+
+class ManifestRef(msgspec.Struct, frozen=True):
+    """Where a manifest lies, how to check it, and enough about it to plan without opening it."""
+
+    path: str
+    size: int
+    checksum: str
+    fragments: int
+    rows: int
+    """Physical rows, deleted ones included."""
+    deleted: int = 0
+    min_fragment_id: int = 0
+    max_fragment_id: int = 0
+    bounds: dict[str, tuple[Any, ...]] = {}
+    """Field id → (least, greatest) as JSON literals; a column without known bounds is left out."""
+    extra: dict[str, Any] = {}
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """One immutable version of a table. Its size does not depend on how many files the table has."""
+
+    table_id: str
+    version: int
+    commit_id: str
+    """Chosen by the writer before it tries to commit: tells its own commit from another's after a lost reply."""
+    timestamp_ms: int
+    """Commit time in ms since the epoch, greater than the parent's."""
+    operation: str
+    schema: Schema
+    format_version: int
+    parent: int | None = None
+    summary: dict[str, Any] = {}
+    properties: dict[str, str] = {}
+    primary_key: tuple[int, ...] = ()
+    next_row_id: int = 0
+    next_field_id: int = 1
+    next_fragment_id: int = 0
+    manifests: tuple[ManifestRef, ...] = ()
+    indexes: tuple[dict[str, Any], ...] = ()
+    """Reserved for index segments: kept as they are by releases that do not know them."""
+    required_features: tuple[str, ...] = ()
+    extra: dict[str, Any] = {}
+
+    @property
+    def num_rows(self) -> int:
+        """Live rows."""
+        return sum(manifest.rows - manifest.deleted for manifest in self.manifests)
+
+    @property
+    def num_fragments(self) -> int:
+        return sum(manifest.fragments for manifest in self.manifests)
+
+
+class Tag(msgspec.Struct, frozen=True):
+    """A name for a version, which keeps it from expiring."""
+
+    name: str
+    version: int
+    timestamp_ms: int
+    extra: dict[str, Any] = {}
+
+
+def encode_snapshot(snapshot: Snapshot) -> bytes:
+    """A snapshot as the JSON file that commits it."""
+    return codec.encode(snapshot)
+
+
+def decode_snapshot(data: bytes, where: str) -> Snapshot:
+    """A snapshot from its file.
+
+    Raises:
+        UnsupportedError: a newer format version or a required feature that this release does not know.
+        CorruptDataError: not a snapshot; `where` names the file.
+    """
+    try:
+        head = msgspec.json.decode(data, type=_Head)
+    except msgspec.DecodeError:
+        head = _Head()
+    if head.format_version > FORMAT_VERSION:
+        raise UnsupportedError(
+            f"{where} has format version {head.format_version}; this release reads up to {FORMAT_VERSION}: upgrade vectorlake"
+        )
+    if missing := sorted(set(head.required_features) - SUPPORTED_FEATURES):
+        raise UnsupportedError(f"{where} requires {', '.join(missing)}, unknown to this release: upgrade vectorlake")
+    return codec.decode(Snapshot, data, where)
+
+
+class _Head(msgspec.Struct):
+    format_version: int = FORMAT_VERSION
+    required_features: tuple[str, ...] = ()
