@@ -1,0 +1,177 @@
+"""How a change becomes the next snapshot, as pure functions over values: apply it to the head, or say why not.
+
+A writer describes what it did as a `Delta`. If another writer committed in between, the same delta is applied to the
+newer head: fragments are found by id, and a fragment's physical rows never change under one id, so positions stay
+valid (format specification, "Commit").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from vectorlake.errors import ConflictError
+from vectorlake.metadata.fragment import DataFile, DeletionVector, FieldBounds, Fragment
+from vectorlake.metadata.manifest import Manifest, concat
+from vectorlake.metadata.snapshot import ManifestRef, Snapshot
+from vectorlake.schema import Schema
+
+TIER_FACTOR: Final = 8
+"""How many manifests of one size class are merged into one of the next."""
+MANIFEST_FRAGMENTS: Final = 32_768
+"""A manifest of this many fragments is not merged further."""
+
+
+class FragmentUpdate(msgspec.Struct, frozen=True):
+    """What happened to the rows or columns of a fragment that stays."""
+
+    fragment_id: int
+    deletes: DeletionVector | None = None
+    """The fragment's whole new deletion vector; None leaves it."""
+    files: tuple[DataFile, ...] = ()
+    """New column files for the fragment's rows."""
+    bounds: Mapping[int, FieldBounds] = {}
+
+
+class Delta(msgspec.Struct, frozen=True):
+    """What one commit changes, relative to whatever head it is applied to."""
+
+    operation: str
+    added: tuple[Fragment, ...] = ()
+    removed: frozenset[int] = frozenset()
+    removes_all: bool = False
+    """Every fragment of the head goes (overwrite)."""
+    updates: tuple[FragmentUpdate, ...] = ()
+    schema: Schema | None = None
+    next_field_id: int | None = None
+    properties: Mapping[str, str | None] = {}
+    """Properties to set, or with None to remove."""
+    manifests: tuple[ManifestRef, ...] | None = None
+    """Take these manifests as they are instead of the head's (restore)."""
+    summary: Mapping[str, Any] = {}
+
+
+def touched(refs: Sequence[ManifestRef], fragment_ids: Sequence[int]) -> list[ManifestRef]:
+    """The manifests that may hold any of some fragments."""
+    return [
+        ref for ref in refs if any(ref.min_fragment_id <= fragment <= ref.max_fragment_id for fragment in fragment_ids)
+    ]
+
+
+def updated_fragment(fragment: Fragment, update: FragmentUpdate, version: int) -> Fragment:
+    """A fragment after an update committed as `version`: files that only hold replaced columns leave."""
+    replaced = frozenset[int]().union(*(file.field_ids for file in update.files))
+    kept = tuple(file for file in fragment.files if not file.field_ids <= replaced)
+    return msgspec.structs.replace(
+        fragment,
+        files=(*kept, *(msgspec.structs.replace(file, sequence=version) for file in update.files)),
+        deletes=update.deletes or fragment.deletes,
+        bounds={**{k: v for k, v in fragment.bounds.items() if k not in replaced}, **update.bounds},
+    )
+
+
+def numbered(added: Sequence[Fragment], head: Snapshot, version: int) -> tuple[list[Fragment], int, int]:
+    """New fragments with their ids, row ids and sequences, and the next fragment and row id."""
+    fragments: list[Fragment] = []
+    next_fragment, next_row = head.next_fragment_id, head.next_row_id
+    for fragment in added:
+        files = tuple(file if file.sequence else msgspec.structs.replace(file, sequence=version) for file in fragment.files)
+        fragments.append(msgspec.structs.replace(fragment, id=next_fragment, first_row_id=next_row, files=files))
+        next_fragment += 1
+        next_row += fragment.row_count
+    return fragments, next_fragment, next_row
+
+
+def apply_updates(manifest: Manifest, delta: Delta, version: int) -> tuple[Manifest, frozenset[int]]:
+    """A manifest after the delta's removals and updates, and the ids of the fragments it found."""
+    wanted = {update.fragment_id: update for update in delta.updates}
+    ids = manifest.fragment_ids
+    indices = [index for index, fragment_id in enumerate(ids.tolist()) if fragment_id in wanted]
+    import numpy as np
+
+    current = manifest.fragments(np.array(indices, np.int64)) if indices else []
+    updated = [updated_fragment(fragment, wanted[fragment.id], version) for fragment in current]
+    found = frozenset(fragment.id for fragment in current) | (delta.removed & frozenset(ids.tolist()))
+    if not found:
+        return manifest, found
+    return manifest.replace(removed=delta.removed & found, updated=updated), found
+
+
+def check_found(delta: Delta, found: frozenset[int]) -> None:
+    """Refuse a delta whose fragments another writer has replaced.
+
+    Raises:
+        ConflictError: names how many fragments are gone.
+    """
+    missing = ({update.fragment_id for update in delta.updates} | delta.removed) - found
+    if missing:
+        raise ConflictError(
+            f"{len(missing)} of the fragments that this {delta.operation} relies on were removed by another writer "
+            "in the meantime; nothing was written: read the table again and retry"
+        )
+
+
+def merge_plan(refs: Sequence[ManifestRef]) -> tuple[list[ManifestRef], list[ManifestRef]]:
+    """Which manifests stay as they are, and which to merge into one (size-tiered, so a commit's cost is amortised)."""
+    tiers: dict[int, list[ManifestRef]] = {}
+    for ref in refs:
+        if ref.fragments < MANIFEST_FRAGMENTS:
+            tiers.setdefault(_tier(ref.fragments), []).append(ref)
+    merged: list[ManifestRef] = []
+    for tier in sorted(tiers):
+        total = sum(ref.fragments for ref in merged)
+        if merged and _tier(total) == tier and len(tiers[tier]) + 1 >= TIER_FACTOR:
+            merged += tiers[tier]
+        elif not merged and len(tiers[tier]) >= TIER_FACTOR:
+            merged = list(tiers[tier])
+    gone = {ref.path for ref in merged}
+    return [ref for ref in refs if ref.path not in gone], merged
+
+
+def _tier(fragments: int) -> int:
+    tier = 0
+    while fragments >= TIER_FACTOR:
+        fragments //= TIER_FACTOR
+        tier += 1
+    return tier
+
+
+def next_snapshot(
+    head: Snapshot,
+    delta: Delta,
+    *,
+    commit_id: str,
+    now_ms: int,
+    manifests: tuple[ManifestRef, ...],
+    next_fragment_id: int,
+    next_row_id: int,
+) -> Snapshot:
+    """The snapshot that follows `head`. Its time is always later than the head's, whatever the clocks say."""
+    properties = dict(head.properties)
+    for key, value in delta.properties.items():
+        if value is None:
+            properties.pop(key, None)
+        else:
+            properties[key] = value
+    return msgspec.structs.replace(
+        head,
+        version=head.version + 1,
+        parent=head.version,
+        commit_id=commit_id,
+        timestamp_ms=max(now_ms, head.timestamp_ms + 1),
+        operation=delta.operation,
+        summary=dict(delta.summary),
+        schema=delta.schema or head.schema,
+        next_field_id=max(delta.next_field_id or 0, head.next_field_id),
+        properties=properties,
+        manifests=manifests,
+        next_fragment_id=next_fragment_id,
+        next_row_id=next_row_id,
+    )
+
+
+def merged(manifests: Sequence[Manifest]) -> Manifest:
+    """Several manifests as one."""
+    return concat(manifests)

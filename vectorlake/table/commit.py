@@ -1,0 +1,161 @@
+"""The commit loop: apply a change to the head, put the next snapshot if nobody else has, else apply it to the newer head."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+
+import msgspec
+
+from vectorlake.clock import Clock, NewId
+from vectorlake.errors import AlreadyExistsError, ConflictError, OutcomeUnknownError, StorageError
+from vectorlake.metadata.manifest import Manifest
+from vectorlake.metadata.snapshot import ManifestRef, Snapshot
+from vectorlake.plan.commit import (
+    Delta,
+    apply_updates,
+    check_found,
+    merge_plan,
+    merged,
+    next_snapshot,
+    numbered,
+    touched,
+)
+from vectorlake.table.log import TableLog
+
+ATTEMPTS: Final = 100
+"""How often a commit is tried against ever newer heads before it gives up with a conflict."""
+
+Build: TypeAlias = Callable[[Snapshot], Delta]
+"""Describes the change relative to a head; called again for each newer head, and may raise `ConflictError`."""
+
+Sleep: TypeAlias = Callable[[float], None]
+
+
+class Committer:
+    """Commits changes to one table. Everything outside of the store (time, ids, waiting) is passed in."""
+
+    def __init__(
+        self, log: TableLog, *, clock: Clock, new_id: NewId, sleep: Sleep = time.sleep, rng: random.Random | None = None
+    ) -> None:
+        self._log = log
+        self._clock = clock
+        self._new_id = new_id
+        self._sleep = sleep
+        self._rng = rng or random.Random()
+
+    def commit(self, base: Snapshot, build: Build) -> Snapshot:
+        """Commit the change that `build` describes, on top of whatever the table's newest version is.
+
+        All or nothing: readers see the table before or after, never between. Idempotent: if the store applied the
+        commit but lost its reply, the snapshot is recognised by its commit id.
+
+        Raises:
+            ConflictError: another writer changed what the change relies on, or won every race.
+            OutcomeUnknownError: the store failed such that it can't be told whether the commit took place.
+            StorageError: the store refused; nothing was committed.
+        """
+        commit_id = self._new_id()
+        head = base
+        for attempt in range(ATTEMPTS):
+            head = self._log.latest(after=head)
+            snapshot = self._next(head, build(head), commit_id)
+            outcome = self._put(snapshot)
+            if outcome is not None:
+                self._log.hint(outcome.version)
+                return outcome
+            self._sleep(self._rng.uniform(0, min(0.001 * 2 ** min(attempt, 7), 0.1)))
+        raise ConflictError(f"other writers won {ATTEMPTS} commits in a row at {self._log.store.uri}; nothing was committed: retry")
+
+    def create(self, snapshot: Snapshot) -> Snapshot:
+        """Commit a table's first snapshot.
+
+        Raises:
+            AlreadyExistsError: there is a table already.
+        """
+        outcome = self._put(snapshot)
+        if outcome is None:
+            raise AlreadyExistsError(f"there is a table at {self._log.store.uri} already: open it, or choose another name")
+        self._log.hint(outcome.version)
+        return outcome
+
+    def _put(self, snapshot: Snapshot) -> Snapshot | None:
+        """The snapshot if it is committed, None if another one has its version."""
+        try:
+            self._log.put_snapshot(snapshot)
+            return snapshot
+        except (AlreadyExistsError, StorageError) as error:
+            if isinstance(error, OutcomeUnknownError):
+                raise
+            # Either another writer won, or our own write was applied and its reply was lost: the file tells.
+            there = self._read_back(snapshot, error)
+            if there is None:
+                if isinstance(error, AlreadyExistsError):
+                    raise OutcomeUnknownError(
+                        f"version {snapshot.version} of {self._log.store.uri} exists but can't be read", commit_id=snapshot.commit_id
+                    ) from error
+                raise
+            return snapshot if there.commit_id == snapshot.commit_id else None
+
+    def _read_back(self, snapshot: Snapshot, error: Exception) -> Snapshot | None:
+        try:
+            return self._log.find(snapshot.version)
+        except StorageError as second:
+            raise OutcomeUnknownError(
+                f"the store failed during a commit to {self._log.store.uri} ({error}) and can't be asked whether it took place "
+                f"({second}); look for commit id {snapshot.commit_id} in the table's history before a retry",
+                commit_id=snapshot.commit_id,
+            ) from error
+
+    def _next(self, head: Snapshot, delta: Delta, commit_id: str) -> Snapshot:
+        version = head.version + 1
+        refs: Sequence[ManifestRef] = head.manifests
+        if delta.manifests is not None:
+            refs = delta.manifests
+        elif delta.removes_all:
+            refs = ()
+        elif delta.updates or delta.removed:
+            refs = self._updated(refs, delta, version)
+        added, next_fragment, next_row = numbered(delta.added, head, version)
+        fresh = [self._log.put_manifest(Manifest.of(added))] if added else []
+        kept, small = merge_plan([*refs, *fresh])
+        if small:
+            kept.append(self._log.put_manifest(merged([self._log.manifest(ref) for ref in small])))
+        return next_snapshot(
+            head,
+            delta,
+            commit_id=commit_id,
+            now_ms=self._clock(),
+            manifests=tuple(kept),
+            next_fragment_id=next_fragment,
+            next_row_id=next_row,
+        )
+
+    def _updated(self, refs: Sequence[ManifestRef], delta: Delta, version: int) -> list[ManifestRef]:
+        """The manifests with the delta's removals and updates; only those that hold such fragments are rewritten."""
+        wanted = sorted({update.fragment_id for update in delta.updates} | delta.removed)
+        candidates = {ref.path for ref in touched(refs, wanted)}
+        found: frozenset[int] = frozenset()
+        result: list[ManifestRef] = []
+        for ref in refs:
+            if ref.path not in candidates:
+                result.append(ref)
+                continue
+            before = self._log.manifest(ref)
+            after, here = apply_updates(before, delta, version)
+            found |= here
+            if after is before:
+                result.append(ref)
+            elif len(after):
+                result.append(self._log.put_manifest(after))
+        check_found(delta, found)
+        return result
+
+
+def first_snapshot(snapshot: Snapshot, *, now_ms: int, commit_id: str) -> Snapshot:
+    """Version 1, stamped."""
+    return msgspec.structs.replace(snapshot, version=1, timestamp_ms=now_ms, commit_id=commit_id)
+
+

@@ -1,0 +1,94 @@
+"""Open data files of a table, each once: our own by relative path, foreign ones by URI, checked to be unchanged."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from threading import Lock
+from typing import Final, TypeAlias
+
+from vectorlake.errors import CorruptDataError, NotFoundError
+from vectorlake.formats.protocol import FileReader, FileSource
+from vectorlake.formats.registry import format_named
+from vectorlake.metadata.fragment import DataFile
+from vectorlake.plan.foreign import resolve_fields
+from vectorlake.schema import Field
+from vectorlake.store.protocol import Store
+
+Resolve: TypeAlias = Callable[[str], tuple[Store, str]]
+"""An absolute URI as a store and a path in it."""
+
+_OPEN_FILES: Final = 128
+
+
+class DataFiles:
+    """The open data files of one table; the least recently used are closed. Safe to share between threads."""
+
+    def __init__(self, store: Store, *, resolve: Resolve) -> None:
+        self._store = store
+        self._resolve = resolve
+        self._open: OrderedDict[str, FileReader] = OrderedDict()
+        self._fields: dict[str, tuple[Field, ...]] = {}
+        self._lock = Lock()
+
+    def source(self, file: DataFile) -> FileSource:
+        """Where a file lies."""
+        store, path = self._resolve(file.path) if file.foreign else (self._store, file.path)
+        return FileSource(store, path, file.size)
+
+    def open(self, file: DataFile) -> FileReader:
+        """A reader of the file.
+
+        Raises:
+            CorruptDataError: it is missing, has another length than registered, or (foreign) another e-tag.
+        """
+        with self._lock:
+            reader = self._open.get(file.path)
+            if reader is not None:
+                self._open.move_to_end(file.path)
+                return reader
+        source = self.source(file)
+        if file.foreign:
+            check_unchanged(file, source)
+        reader = format_named(file.format).open(source)
+        with self._lock:
+            # Readers in use elsewhere stay valid: dropping our reference closes a file once its last user is done.
+            self._open[file.path] = reader
+            while len(self._open) > _OPEN_FILES:
+                self._fields.pop(self._open.popitem(last=False)[0], None)
+        return reader
+
+    def fields(self, file: DataFile) -> tuple[Field, ...]:
+        """The columns that a file physically has, with the table's field ids; a foreign file is asked itself."""
+        if not file.layout.by_field_id:
+            return file.layout.fields
+        known = self._fields.get(file.path)
+        if known is None:
+            known = self._fields[file.path] = resolve_fields(file.layout, self.open(file).schema)
+        return known
+
+    def forget(self) -> None:
+        """Drop all open files."""
+        with self._lock:
+            self._open.clear()
+            self._fields.clear()
+
+
+def check_unchanged(file: DataFile, source: FileSource) -> None:
+    """Refuse a foreign file that is gone or not the one that was registered.
+
+    Raises:
+        CorruptDataError: names the file, what was registered and what is there.
+    """
+    try:
+        info = source.store.head(source.path)
+    except NotFoundError as e:
+        raise CorruptDataError(
+            f"the source file {file.path} is missing: it was removed after it was imported; sync the table with its "
+            "source, or restore the file"
+        ) from e
+    if info.size != file.size or (file.e_tag is not None and info.e_tag is not None and info.e_tag != file.e_tag):
+        raise CorruptDataError(
+            f"the source file {file.path} has changed since it was imported ({info.size} bytes, e-tag {info.e_tag}; "
+            f"registered {file.size} bytes, e-tag {file.e_tag}); sync the table with its source, or restore the file"
+        )
