@@ -1,4 +1,4 @@
-"""What a table needs of an object store, and nothing more: the narrow door to local disk, memory, S3, GCS and Azure."""
+"""What a table needs of an object store and nothing more: one narrow door to disk, memory, S3, GCS, Azure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Protocol, runtime_checkable
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One object: its path relative to the store's root, size in bytes, e-tag where the store has one, and time."""
+    """One object: its path relative to the store's root, size in bytes, e-tag where the store has one, and
+    time."""
 
     path: str
     size: int
@@ -24,8 +25,9 @@ class ObjectInfo:
 class Store(Protocol):
     """Objects under one root URI. Paths are relative, `/`-separated, without a leading slash.
 
-    All methods are safe to call from several threads. Errors: `NotFoundError` (no such object), `AlreadyExistsError`
-    (`put_new` on a taken path), `StorageError` (refused or failed), each naming the full URI.
+    All methods are safe to call from several threads. Errors: `NotFoundError` (no such object),
+    `AlreadyExistsError` (`put_new` on a taken path), `StorageError` (refused or failed), each naming the full
+    URI.
     """
 
     @property
@@ -59,28 +61,41 @@ class Store(Protocol):
         ...
 
     def put(self, path: str, data: bytes) -> None:
-        """Write an object whole, replacing one that is there. Atomic: readers see the old or the new bytes."""
+        """Write an object whole, replacing one that is there. Atomic: readers see the old or the new
+        bytes."""
         ...
 
     def put_new(self, path: str, data: bytes) -> None:
         """Put-if-absent: exactly one of many racing callers wins, the others get `AlreadyExistsError`.
 
-        Durable when it returns (local disk: file and folder are fsynced before the name appears). A caller that gets
-        an error may still have won (a lost reply): read the object back and compare.
+        Durable when it returns (local disk: file and folder are fsynced before the name appears). A caller
+        that gets an error may still have won (a lost reply): read the object back and compare.
         """
         ...
 
     def staged(self, path: str) -> AbstractContextManager[Path]:
-        """Write a large object through a local file: yields a path to create; on a clean exit it is moved or uploaded
-        to `path`, durably; on an exception nothing appears under `path` and the local file is removed."""
+        """Write a large object through a local file: yields a path to create; on a clean exit it is moved or
+        uploaded to `path`; on an exception (Ctrl-C too) nothing appears under `path` and the local file is
+        removed.
+
+        The bytes are durable on exit; on local disk the name is durable once `sync_folders` was called, which
+        a writer does once before the commit that refers to it.
+        """
         ...
 
     def sync_folders(self, paths: Iterable[str]) -> None:
-        """Make the names of the objects at `paths` durable (local: fsync of their folders, once each; else nothing)."""
+        """Make the names of the objects at `paths` durable (local: fsync of their folders, once each; else
+        nothing)."""
         ...
 
     def list(self, prefix: str = "", start_after: str | None = None) -> Iterator[ObjectInfo]:
-        """Objects whose path begins with the folder `prefix`, in lexicographic order, after `start_after` if given."""
+        """Objects whose path begins with the folder `prefix`, in lexicographic order, after `start_after` if
+        given."""
+        ...
+
+    def leftovers(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """Temporary files under the folder `prefix` that `list` leaves out: of writers at work or killed
+        (judge by age; `delete` takes their paths). Empty where the store keeps none."""
         ...
 
     def delete(self, paths: Iterable[str]) -> None:
