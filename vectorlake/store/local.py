@@ -117,8 +117,12 @@ class LocalStore:
             if name.endswith("/"):
                 yield from self._walk(path[:-1], start_after)
             elif path > start_after:
-                with contextlib.suppress(FileNotFoundError):
-                    yield path, entry.stat()
+                try:
+                    status = entry.stat()
+                except FileNotFoundError:
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    yield path, status
 
     # --- writing
 

@@ -75,7 +75,7 @@ def _open(location: Location, options: dict[str, str]) -> Store:
     key = (location.root, location.account, tuple(sorted(options.items())), environment_of(location.kind))
     with _lock:
         client = _clients.get(key)
-    if client is None or (client.used and client.pid != os.getpid()):
+    if client is None:
         native = remote_client(location.kind, location.name, options, account=location.account)
         client = Client(location.kind, location.root, native, options)
         with _lock:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import functools
 import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +27,8 @@ T = TypeVar("T")
 
 # One more request costs about as much as reading this much in vain.
 _GAP_BYTES = 1 << 20
+_BLOCK_BYTES = 8 << 20
+_REQUESTS_AT_ONCE = 16
 _PART_BYTES = 8 << 20
 _MOST_PARTS = 9_000
 _PARTS_AT_ONCE = 8
@@ -39,8 +43,17 @@ class Client:
     native: Any
     options: Mapping[str, str]
     bucket_seen: bool = False
-    pid: int = field(default_factory=os.getpid)
-    used: bool = False
+
+
+@dataclass
+class _Runtime:
+    """The process in which obstore's network threads were started: a forked child has none and would wait for
+    ever."""
+
+    pid: int | None = None
+
+
+_runtime = _Runtime()
 
 
 class RemoteStore:
@@ -102,29 +115,20 @@ class RemoteStore:
         return self._call("read", path, read)
 
     def get_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        key = self._key(path)
-        blocks = _merged(ranges)
-
-        def read() -> dict[int, bytes] | None:
-            starts, lengths = list(blocks), list(blocks.values())
-            try:
-                parts = obstore.get_ranges(self._native(), key, starts=starts, lengths=lengths, coalesce=0)
-            except BaseError:
-                # A block that starts at the object's end or beyond fails them all.
-                return None
-            return {start: bytes(part) for start, part in zip(starts, parts, strict=True)}
-
-        found = self._call("read", path, read) if blocks else {}
-        if found is None:
-            return [self.get_range(path, start, length) for start, length in ranges]
-        firsts = sorted(found)
+        # obstore.get_ranges panics where joined ranges begin beyond the object's end.
+        blocks = merged(ranges)
+        if len(blocks) > 1 and self._client.kind is not Kind.MEMORY:
+            found = list(_threads().map(lambda block: self.get_range(path, *block), blocks))
+        else:
+            found = [self.get_range(path, *block) for block in blocks]
+        firsts = [start for start, _ in blocks]
         cut = []
         for start, length in ranges:
             if length <= 0:
                 cut.append(b"")
                 continue
-            first = firsts[bisect.bisect_right(firsts, start) - 1]
-            block = found[first]
+            index = bisect.bisect_right(firsts, start) - 1
+            first, block = firsts[index], found[index]
             whole = start == first and length >= len(block)
             cut.append(block if whole else block[start - first : start - first + length])
         return cut
@@ -209,12 +213,13 @@ class RemoteStore:
 
     def _native(self) -> Any:
         client = self._client
-        if client.kind is not Kind.MEMORY and client.used and client.pid != os.getpid():
+        if _runtime.pid is None:
+            _runtime.pid = os.getpid()
+        elif client.kind is not Kind.MEMORY and _runtime.pid != os.getpid():
             raise UnsupportedError(
-                f"{self.uri} was used before this process was forked, and its network threads "
-                "did not follow: start processes with the 'spawn' method, or open the store in each of them"
+                f"{self.uri} cannot be reached from a process forked after a store was used, for its network "
+                "threads do not follow: start processes with the 'spawn' method"
             )
-        client.used = True
         return client.native
 
     def _ordered(self) -> bool:
@@ -309,18 +314,29 @@ def _first_line(text: str) -> str:
     return text.partition("\n")[0][:500]
 
 
-def _merged(ranges: Iterable[tuple[int, int]]) -> dict[int, int]:
-    """Start and length of the requests that cover `ranges`, joining those at most `_GAP_BYTES` apart."""
-    blocks: dict[int, int] = {}
-    first = end = -_GAP_BYTES - 1
+def merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The `(start, length)` requests that cover `ranges`, ascending, each range inside one of them.
+
+    Joins ranges that overlap, and neighbours at most `_GAP_BYTES` apart while the request stays below
+    `_BLOCK_BYTES`.
+    """
+    blocks: list[tuple[int, int]] = []
     for start, length in sorted(ranges):
         if length <= 0:
             continue
-        if start - end > _GAP_BYTES:
-            first, end = start, start + length
-        end = max(end, start + length)
-        blocks[first] = end - first
+        if blocks:
+            first, end = blocks[-1][0], sum(blocks[-1])
+            near = start - end <= _GAP_BYTES and start + length - first <= _BLOCK_BYTES
+            if start < end or near:
+                blocks[-1] = (first, max(end, start + length) - first)
+                continue
+        blocks.append((start, length))
     return blocks
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_REQUESTS_AT_ONCE, thread_name_prefix="vectorlake-store")
 
 
 _BEFORE_SLASH = re.compile(r"[\x00-/]")
