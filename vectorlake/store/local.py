@@ -55,7 +55,7 @@ class LocalStore:
         return store
 
     def local_path(self, path: str) -> Path | None:
-        return Path(self._file(path))
+        return Path(self._file(path) if path else self._root)
 
     # --- reading
 

@@ -1,5 +1,4 @@
 """Clocks and ids that tests set by hand, since time and ids are parameters of what is tested."""
-epoch."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ class ManualClock:
 
 @dataclass
 class SequentialIds:
-    """Ids as 32 hexadecimal digits that count up from `next_id`: a `NewId` that replays. Not thread-safe."""
+    """Ids as 32 hexadecimal digits that count up from `next_id`: replays a run. Not thread-safe."""
 
     next_id: int = 1
 
