@@ -103,5 +103,5 @@ class Store(Protocol):
         ...
 
     def local_path(self, path: str) -> Path | None:
-        """Where the object lies on local disk (the root itself for `""`), or None if the store is not local."""
+        """Where the object lies on local disk (the root for `""`), or None if the store is not local."""
         ...

@@ -339,19 +339,22 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_REQUESTS_AT_ONCE, thread_name_prefix="vectorlake-store")
 
 
-_BEFORE_SLASH = re.compile(r"[\x00-/]")
+_ABOVE_SLASH = re.compile(r"[0-9A-Za-z_]*")
 
 
 def _offset(folder: str, floor: str) -> str | None:
-    """An offset at or below `floor` both for stores that order whole keys and for those that order folder by
-    folder.
+    """An offset below `floor` for stores that order whole keys and for those that order folder by folder.
 
-    The two orders differ only where a name continues with a character below `/`, so the offset is cut before
-    one; the caller drops what is at or below `floor`.
+    The two orders differ only where a name goes on with a character below `/`, so the offset is cut before
+    one. It is then lowered a little, for a server that walks folders leaves out the whole folder that the
+    offset names. The caller drops what is at or below `floor`.
     """
     if not floor.startswith(folder + "/" if folder else ""):
         # Below or above the whole folder: the caller's comparison decides.
         return None
-    start = len(folder) + 1 if folder else 0
-    name = _BEFORE_SLASH.split(floor[start:], maxsplit=1)[0]
-    return join(folder, name) if name else None
+    match = _ABOVE_SLASH.match(floor, len(folder) + 1 if folder else 0)
+    name = match[0] if match else ""
+    if not name:
+        return None
+    last = chr(ord(name[-1]) - 1)
+    return join(folder, f"{name[:-1]}{'.' if last == '/' else last}~")
