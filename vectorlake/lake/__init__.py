@@ -1,1 +1,1 @@
-"""placeholder"""
+"""Many tables under one root: namespaces, creation, listing, dropping."""

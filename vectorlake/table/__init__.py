@@ -1,1 +1,1 @@
-"""placeholder"""
+"""One table, where effects happen: reading, writing, committing, verifying."""

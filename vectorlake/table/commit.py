@@ -9,7 +9,8 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from vectorlake.clock import Clock, NewId
+from vectorlake.clock import Clock
+from vectorlake.ids import NewId
 from vectorlake.errors import AlreadyExistsError, ConflictError, OutcomeUnknownError, StorageError
 from vectorlake.metadata.manifest import Manifest
 from vectorlake.metadata.snapshot import ManifestRef, Snapshot
@@ -69,12 +70,13 @@ class Committer:
             self._sleep(self._rng.uniform(0, min(0.001 * 2 ** min(attempt, 7), 0.1)))
         raise ConflictError(f"other writers won {ATTEMPTS} commits in a row at {self._log.store.uri}; nothing was committed: retry")
 
-    def create(self, snapshot: Snapshot) -> Snapshot:
-        """Commit a table's first snapshot.
+    def create(self, empty: Snapshot, delta: Delta) -> Snapshot:
+        """Commit a table's first snapshot: `delta` on top of an `empty` one, which itself is never stored.
 
         Raises:
             AlreadyExistsError: there is a table already.
         """
+        snapshot = msgspec.structs.replace(self._next(empty, delta, self._new_id()), parent=None)
         outcome = self._put(snapshot)
         if outcome is None:
             raise AlreadyExistsError(f"there is a table at {self._log.store.uri} already: open it, or choose another name")
@@ -152,10 +154,3 @@ class Committer:
                 result.append(self._log.put_manifest(after))
         check_found(delta, found)
         return result
-
-
-def first_snapshot(snapshot: Snapshot, *, now_ms: int, commit_id: str) -> Snapshot:
-    """Version 1, stamped."""
-    return msgspec.structs.replace(snapshot, version=1, timestamp_ms=now_ms, commit_id=commit_id)
-
-

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import Final
 
-from vectorlake.clock import NewId
+from vectorlake.ids import NewId
 from vectorlake.errors import AlreadyExistsError, CorruptDataError, InvalidInputError, NotFoundError, StorageError
 from vectorlake.metadata import codec
 from vectorlake.metadata.manifest import Manifest, decode_manifest

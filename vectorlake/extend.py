@@ -1,0 +1,72 @@
+"""What connectors and jobs may use beyond the everyday face: the values of the format, and how to change a table with them.
+
+A connector that registers foreign files builds `Fragment`s and hands them to `Lake.register_table` or `Table.commit`.
+"""
+
+from __future__ import annotations
+
+from vectorlake.metadata.deletion import encode_deletes, to_bitmap, to_positions
+from vectorlake.metadata.fragment import DataFile, DeletionVector, FieldBounds, Fragment, Layout
+from vectorlake.metadata.literals import literal_from_json, literal_to_json
+from vectorlake.metadata.snapshot import ManifestRef, Snapshot
+from vectorlake.plan.commit import Delta, FragmentUpdate
+from vectorlake.schema import (
+    ROW_ID,
+    ROW_ID_FIELD_ID,
+    ExtensionType,
+    Field,
+    FixedListType,
+    ListType,
+    MapType,
+    ScalarType,
+    Schema,
+    StructType,
+    Type,
+    describe,
+    did_you_mean,
+    is_vector,
+    schema_from_arrow,
+    type_to_arrow,
+)
+from vectorlake.store.protocol import ObjectInfo, Store
+from vectorlake.table.deletes import find_fragments
+from vectorlake.table.view import View
+from vectorlake.table.writer import write_fragments
+
+__all__ = [
+    "ROW_ID",
+    "ROW_ID_FIELD_ID",
+    "DataFile",
+    "DeletionVector",
+    "Delta",
+    "ExtensionType",
+    "Field",
+    "FieldBounds",
+    "FixedListType",
+    "Fragment",
+    "FragmentUpdate",
+    "Layout",
+    "ListType",
+    "ManifestRef",
+    "MapType",
+    "ObjectInfo",
+    "ScalarType",
+    "Schema",
+    "Snapshot",
+    "Store",
+    "StructType",
+    "Type",
+    "View",
+    "describe",
+    "did_you_mean",
+    "encode_deletes",
+    "find_fragments",
+    "is_vector",
+    "literal_from_json",
+    "literal_to_json",
+    "schema_from_arrow",
+    "to_bitmap",
+    "to_positions",
+    "type_to_arrow",
+    "write_fragments",
+]

@@ -1,0 +1,229 @@
+"""A lake: tables in folders of one root on local disk or an object store, without a server or a catalog file."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from vectorlake.clock import Clock, system_clock
+from vectorlake.errors import AlreadyExistsError, InvalidInputError, NotFoundError
+from vectorlake.ids import NewId, random_id
+from vectorlake.metadata.fragment import Fragment
+from vectorlake.plan.layout import check_properties
+from vectorlake.schema import Schema, did_you_mean, listing
+from vectorlake.store.open import open_store, resolve
+from vectorlake.store.protocol import Store
+from vectorlake.table.log import FOLDER, LATEST, TableLog, snapshot_path
+from vectorlake.table.table import Table, create_table, register_table
+
+DEFAULT_NAMESPACE: Final = "main"
+"""Where a table name without a dot lies."""
+
+_PART: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+_ANY_SNAPSHOT: Final = re.compile(rf"(.+)/{FOLDER}/v\d{{20}}\.json")
+
+
+class Lake:
+    """Tables by name, `namespace.table`; see `connect`."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        storage_options: Mapping[str, str] | None = None,
+        clock: Clock = system_clock,
+        new_id: NewId = random_id,
+    ) -> None:
+        self.store = store
+        self._options = dict(storage_options or {})
+        self._clock = clock
+        self._new_id = new_id
+
+    def __repr__(self) -> str:
+        return f"Lake({self.uri!r})"
+
+    @property
+    def uri(self) -> str:
+        """The lake's root."""
+        return self.store.uri
+
+    def create_table(
+        self,
+        name: str,
+        data_or_schema: object,
+        *,
+        primary_key: Sequence[str] = (),
+        properties: Mapping[str, str] | None = None,
+    ) -> Table:
+        """Create a table, empty from an Arrow schema or filled from data, in one atomic commit.
+
+        Args:
+            name: `namespace.table`, or just `table` for the namespace `main`.
+            data_or_schema: a `pyarrow.Schema` (with `vectorlake.vector(…)` and its kin as types, if you like), or
+                whatever `Table.append` takes.
+            primary_key: names of the columns that identify a row.
+            properties: settings such as `write.scalar-format` (docs/tables.md), and any of your own.
+
+        Raises:
+            AlreadyExistsError: there is a table of that name.
+            InvalidInputError: a bad name, schema, property or value.
+            UnsupportedError: a column type that no data file can hold.
+        """
+        log = self._free(name)
+        return create_table(
+            name,
+            log,
+            data_or_schema,
+            primary_key=primary_key,
+            properties=properties,
+            resolve=self._resolve,
+            clock=self._clock,
+            new_id=self._new_id,
+        )
+
+    def register_table(
+        self,
+        name: str,
+        schema: Schema,
+        fragments: Sequence[Fragment],
+        *,
+        next_field_id: int,
+        operation: str = "import",
+        properties: Mapping[str, str] | None = None,
+        summary: Mapping[str, Any] | None = None,
+    ) -> Table:
+        """Create a table over files that exist already (for connectors): nothing but metadata is written.
+
+        Args:
+            schema: the columns, with the field ids that the files' layouts use.
+            fragments: slices of rows, in order, without ids.
+            next_field_id: greater than every field id in use.
+            operation: what the first snapshot says it did, with `summary`.
+
+        Raises:
+            AlreadyExistsError: there is a table of that name.
+        """
+        return register_table(
+            name,
+            self._free(name),
+            schema,
+            fragments,
+            next_field_id=next_field_id,
+            operation=operation,
+            properties=check_properties(properties or {}),
+            summary=summary,
+            resolve=self._resolve,
+            clock=self._clock,
+            new_id=self._new_id,
+        )
+
+    def resolve(self, uri: str) -> tuple[Store, str]:
+        """The store and path of a file anywhere, by its absolute URI, with the lake's storage options."""
+        return self._resolve(uri)
+
+    def table(self, name: str) -> Table:
+        """Open a table at its latest version.
+
+        Raises:
+            NotFoundError: there is none of that name; names close ones.
+        """
+        log = self._log(name)
+        try:
+            snapshot = log.latest()
+        except NotFoundError:
+            known = self.tables()
+            short = [table.removeprefix(f"{DEFAULT_NAMESPACE}.") for table in known]
+            hint = did_you_mean(name, [*known, *short])
+            raise NotFoundError(f"no table {name!r} in {self.uri}{hint}; there is {listing(known)}") from None
+        return Table(name, log, snapshot, resolve=self._resolve, clock=self._clock, new_id=self._new_id)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a table of that name."""
+        return self._log(name).exists()
+
+    def tables(self, namespace: str | None = None) -> list[str]:
+        """The full names of all tables, or of those in one namespace."""
+        prefix = "" if namespace is None else _folder(namespace)
+        found = {match[1] for info in self.store.list(prefix) if (match := _ANY_SNAPSHOT.fullmatch(info.path))}
+        return sorted(folder.replace("/", ".") for folder in found)
+
+    def namespaces(self) -> list[str]:
+        """The namespaces that hold a table."""
+        return sorted({name.rpartition(".")[0] for name in self.tables()})
+
+    def drop_table(self, name: str) -> None:
+        """Remove a table with all its versions and files of its own; foreign files that it refers to are left alone.
+
+        Snapshots go first, the newest last, so that a reader finds the table whole or not at all.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        log = self.table(name)._log
+        versions = log.versions()
+        log.store.delete([LATEST])
+        log.store.delete([snapshot_path(version) for version in versions[:-1]])
+        log.store.delete([snapshot_path(versions[-1])])
+        log.store.delete([info.path for info in log.store.list()])
+        log.store.delete([info.path for info in log.store.leftovers()])
+
+    def _free(self, name: str) -> TableLog:
+        log = self._log(name)
+        if log.exists():
+            raise AlreadyExistsError(
+                f"table {name!r} exists already in {self.uri}: open it with table(), or choose another name"
+            )
+        return log
+
+    def _log(self, name: str) -> TableLog:
+        return TableLog(self.store.child(_folder(qualified(name))), new_id=self._new_id)
+
+    def _resolve(self, uri: str) -> tuple[Store, str]:
+        return resolve(uri, self._options)
+
+
+def connect(uri: str | os.PathLike[str], *, storage_options: Mapping[str, str] | None = None) -> Lake:
+    """Open a lake: a folder or an object store prefix that holds tables. Nothing is created before the first table.
+
+    Args:
+        uri: a local folder, `s3://bucket/prefix`, `gs://…`, `az://…`, or `memory://name` (this process only).
+        storage_options: credentials, region, endpoint and the like, by the usual names (docs/stores.md); what is not
+            given is taken from the environment.
+
+    Raises:
+        InvalidInputError: a URI or option that means nothing.
+    """
+    return Lake(open_store(uri, storage_options), storage_options=storage_options)
+
+
+def open_table(uri: str | os.PathLike[str], *, storage_options: Mapping[str, str] | None = None) -> Table:
+    """Open the table whose folder is at `uri`, without its lake.
+
+    Raises:
+        NotFoundError: there is no table there.
+    """
+    store = open_store(uri, storage_options)
+    log = TableLog(store, new_id=random_id)
+    name = store.uri.rstrip("/").rpartition("/")[2]
+    options = dict(storage_options or {})
+    return Table(name, log, log.latest(), resolve=lambda foreign: resolve(foreign, options))
+
+
+def qualified(name: str) -> str:
+    """A table's full name: with the default namespace, if it names none.
+
+    Raises:
+        InvalidInputError: parts that can't be folder names.
+    """
+    parts = name.split(".") if isinstance(name, str) else []
+    if not parts or not all(_PART.fullmatch(part) for part in parts) or parts[-1] in ("metadata", "data"):
+        raise InvalidInputError(
+            f"{name!r} can't be a table's name: write namespace.table, of letters, digits, '_' and '-' (not 'metadata' or 'data')"
+        )
+    return name if len(parts) > 1 else f"{DEFAULT_NAMESPACE}.{name}"
+
+
+def _folder(name: str) -> str:
+    return name.replace(".", "/")

@@ -1,0 +1,183 @@
+"""Query vectors as users hand them over, as one array that fits the column searched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from vectorlake.errors import InvalidInputError, UnsupportedError
+from vectorlake.schema import Field, FixedListType, ScalarType, Schema, describe, did_you_mean, is_vector, listing, storage_array
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Query vectors [valid, dimension] and which of the `count` queries given they are (null ones are left out)."""
+
+    vectors: np.ndarray
+    positions: np.ndarray
+    count: int
+
+
+def vector_column(schema: Schema, name: str | None) -> Field:
+    """The vector column to search: the one named, or the only one.
+
+    Raises:
+        InvalidInputError: none or several to choose from, or the column named holds no vectors.
+        NotFoundError: no column of that name.
+    """
+    vectors = [field.name for field in schema.fields if is_vector(field.type)]
+    if name is not None:
+        field = schema.field(name)
+        if not is_vector(field.type):
+            raise InvalidInputError(
+                f"column {name!r} is {describe(field.type, field.logical)}, not a vector; the vector columns are {listing(vectors)}"
+            )
+        return field
+    if len(vectors) != 1:
+        problem = "has no vector column" if not vectors else f"has several vector columns ({listing(vectors)}): name one with column="
+        raise InvalidInputError(f"the table {problem}")
+    return schema.field(vectors[0])
+
+
+def as_queries(data: Any, column: Field) -> Queries:
+    """Queries for a vector column, rounded to float32 unless the column is float64 (or both are integers).
+
+    Rounding makes the answer the same from every engine, whatever type of number its query came as.
+
+    Raises:
+        InvalidInputError: another dimension than the column's, ragged or non-numeric input, NaN or infinity; names
+            the query.
+    """
+    assert isinstance(column.type, FixedListType)
+    vectors, valid = _as_matrix(data, column)
+    dimension = column.type.size
+    if vectors.shape[1] != dimension and (len(vectors) or vectors.shape[1]):
+        raise InvalidInputError(
+            f"the queries have dimension {vectors.shape[1]}, column {column.name!r} is {describe(column.type)}"
+        )
+    vectors = vectors.reshape(-1, dimension)
+    if vectors.dtype.kind not in "fiu":
+        raise InvalidInputError(f"queries must be numbers, not {vectors.dtype}")
+    kept = vectors[valid]
+    if kept.dtype.kind == "f":
+        finite = np.isfinite(kept).all(axis=1)
+        if not finite.all():
+            at = int(np.flatnonzero(valid)[np.flatnonzero(~finite)[0]])
+            raise InvalidInputError(f"query {at} holds NaN or infinity: no distance to it means anything")
+    return Queries(_rounded(kept, column.type), np.flatnonzero(valid), len(vectors))
+
+
+def _rounded(vectors: np.ndarray, kind: FixedListType) -> np.ndarray:
+    assert isinstance(kind.element.type, ScalarType)
+    element = kind.element.type.name
+    if vectors.dtype.kind in "iu" and element in ("int8", "uint8"):
+        limits = np.iinfo(element)
+        if not len(vectors) or (vectors.min() >= limits.min and vectors.max() <= limits.max):
+            return np.ascontiguousarray(vectors, dtype=element)
+    target = np.float64 if element == "float64" else np.float32
+    with np.errstate(over="ignore"):
+        rounded = np.ascontiguousarray(vectors, dtype=target)
+    if rounded.size and not np.isfinite(rounded).all():
+        raise InvalidInputError("a query holds numbers too large for float32: scale the vectors")
+    return rounded
+
+
+def _as_matrix(data: Any, column: Field) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers [queries, dimension] and which queries are not null."""
+    if isinstance(data, np.ndarray):
+        return _from_numpy(data)
+    if isinstance(data, pa.ChunkedArray):
+        data = pa.concat_arrays(data.chunks) if data.num_chunks else pa.nulls(0, data.type)
+    if isinstance(data, pa.Array):
+        return _from_arrow(data)
+    if isinstance(data, pa.Scalar):
+        return _from_arrow(pa.array([data.as_py()], data.type))
+    if hasattr(data, "__arrow_c_array__"):
+        return _as_matrix(pa.array(data), column) if not hasattr(data, "columns") else _as_matrix(pa.record_batch(data), column)
+    if hasattr(data, "__arrow_c_stream__") or isinstance(data, pa.RecordBatch):
+        return _from_table(pa.table(data) if not isinstance(data, pa.RecordBatch) else pa.Table.from_batches([data]), column)
+    if isinstance(data, list | tuple):
+        return _from_list(list(data))
+    raise InvalidInputError(
+        f"can't read query vectors from {type(data).__name__}: pass a numpy array, lists of numbers, an Arrow array of "
+        "vectors, or a table with a vector column"
+    )
+
+
+def _from_numpy(data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if data.ndim == 1 and data.dtype != object:
+        data = data.reshape(1, -1)
+    if data.ndim == 1:
+        return _from_list([None if row is None else list(row) for row in data])
+    if data.ndim != 2:
+        raise InvalidInputError(f"queries must have rank 1 or 2, not {data.ndim}")
+    return data, np.ones(len(data), bool)
+
+
+def _from_list(data: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+    if data and all(isinstance(number, int | float | np.number) for number in data):
+        return np.array(data).reshape(1, -1), np.ones(1, bool)
+    lengths = {len(row) for row in data if row is not None}
+    if len(lengths) > 1:
+        raise InvalidInputError(f"the queries are ragged: they have {listing(sorted(map(str, lengths)))} numbers")
+    width = lengths.pop() if lengths else 0
+    valid = np.array([row is not None for row in data], bool)
+    try:
+        rows = np.array([row for row in data if row is not None], dtype=None).reshape(-1, width)
+    except (TypeError, ValueError) as e:
+        raise InvalidInputError(f"the queries are not vectors of numbers: {e}") from e
+    matrix = np.zeros((len(data), width), rows.dtype)
+    matrix[valid] = rows
+    return matrix, valid
+
+
+def _from_arrow(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    array = storage_array(array)
+    kind = array.type
+    valid = array.is_valid().to_numpy(zero_copy_only=False)
+    if pa.types.is_fixed_size_list(kind):
+        size = kind.list_size
+        values = array.values.slice(array.offset * size, len(array) * size)
+        if values.null_count:
+            values = values.fill_null(0) if not _null_inside(array, valid, size) else _refuse_null()
+        return values.to_numpy(zero_copy_only=False).reshape(-1, size), valid
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_list_view(kind):
+        return _from_list(array.to_pylist())
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return _from_numpy(array.to_numpy(zero_copy_only=False))
+    raise InvalidInputError(f"can't read query vectors from an Arrow array of {kind}")
+
+
+def _null_inside(array: pa.FixedSizeListArray, valid: np.ndarray, size: int) -> bool:
+    values = array.values.slice(array.offset * size, len(array) * size)
+    inside = values.is_null().to_numpy(zero_copy_only=False).reshape(-1, size)
+    return bool((inside.any(axis=1) & valid).any())
+
+
+def _refuse_null() -> pa.Array:
+    raise InvalidInputError("a query vector holds a null number")
+
+
+def _from_table(table: pa.Table, column: Field) -> tuple[np.ndarray, np.ndarray]:
+    names = [
+        field.name
+        for field in table.schema
+        if pa.types.is_fixed_size_list(field.type) or pa.types.is_list(field.type) or pa.types.is_large_list(field.type)
+    ]
+    if column.name in names:
+        names = [column.name]
+    if len(names) != 1:
+        found = f"has {listing(names)}" if names else "has none"
+        raise InvalidInputError(f"the query table must have one vector column, it {found}{did_you_mean(column.name, names)}")
+    return _as_matrix(table.column(names[0]), column)
+
+
+def refuse_mode(mode: str) -> None:
+    """Refuse a search mode that this release doesn't have."""
+    if mode == "index":
+        raise UnsupportedError("this release has no vector indexes yet: use mode='exact'")
+    if mode != "exact":
+        raise InvalidInputError(f"mode must be 'exact' or 'index', not {mode!r}")

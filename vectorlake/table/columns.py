@@ -1,0 +1,192 @@
+"""Compute a column over a table: a function over batches of its rows, written as files of that column alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, TypeAlias
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from vectorlake.errors import InvalidInputError
+from vectorlake.expr import Expr, parse_expression
+from vectorlake.ids import NewId
+from vectorlake.metadata.fragment import DataFile, Fragment, Layout
+from vectorlake.plan.commit import FragmentUpdate
+from vectorlake.plan.layout import column_groups
+from vectorlake.plan.scan import COMPUTED
+from vectorlake.schema import Field, describe
+from vectorlake.table.fragment_reader import FragmentReader
+from vectorlake.table.ingest import conform
+from vectorlake.table.view import View, to_output
+from vectorlake.table.writer import ColumnGroupWriter, unsupported
+
+BatchFunction: TypeAlias = Callable[[pa.RecordBatch], Any]
+"""Takes a batch of input columns, returns as many values: an Arrow or numpy array (rank 2 for vectors) or a list."""
+
+Progress: TypeAlias = Callable[[int, int], None]
+"""Told rows done and rows in all, now and then."""
+
+BATCH_ROWS: Final = 8192
+
+
+class Rows(StrEnum):
+    """For which rows a column is computed."""
+
+    ALL = "all"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class ColumnTask:
+    """What to compute: `function` over `inputs` gives the values of `field`."""
+
+    field: Field
+    function: BatchFunction
+    inputs: tuple[Field, ...]
+    rows: Rows = Rows.ALL
+    batch_rows: int = BATCH_ROWS
+
+
+def as_function(view: View, definition: BatchFunction | str) -> tuple[BatchFunction, list[str] | None]:
+    """A function over batches from a function or an SQL expression, with the columns it reads where they are known."""
+    if callable(definition):
+        return definition, None
+    if not isinstance(definition, str):
+        raise InvalidInputError(f"a column is computed by a function or an SQL expression, not by {definition!r}")
+    fields = [*view.snapshot.schema.fields, *COMPUTED.values()]
+    expression: Expr = parse_expression(definition, pa.schema([field.to_storage() for field in fields]))
+    return expression.evaluate, sorted(expression.columns())
+
+
+def compute(view: View, task: ColumnTask, *, new_id: NewId, progress: Progress | None = None) -> list[FragmentUpdate]:
+    """Write the column's files, one a fragment that needs it; nothing refers to them before a commit.
+
+    Raises:
+        InvalidInputError: the function returned another number of values than it was given rows, or values that do
+            not fit; names the column and the row ids.
+    """
+    fragments = [fragment for fragment in view.fragments() if _needed(fragment, task)]
+    total = sum(fragment.row_count for fragment in fragments)
+    updates: list[FragmentUpdate] = []
+    done = 0
+
+    def advance(rows: int) -> None:
+        nonlocal done
+        done += rows
+        if progress:
+            progress(done, total)
+
+    if progress:
+        progress(0, total)
+    for fragment in fragments:
+        updates.append(_write(view, view.reader(fragment), task, new_id=new_id, advance=advance))
+    view.store.sync_folders([file.path for update in updates for file in update.files])
+    return updates
+
+
+def _needed(fragment: Fragment, task: ColumnTask) -> bool:
+    if task.rows is Rows.ALL or fragment.file_of(task.field.id) is None:
+        return True
+    known = fragment.bounds.get(task.field.id)
+    return known is None or known.null_count is None or known.null_count > 0
+
+
+def _write(
+    view: View, reader: FragmentReader, task: ColumnTask, *, new_id: NewId, advance: Callable[[int], None]
+) -> FragmentUpdate:
+    # Deleted rows hold null, so in the file the column is nullable whatever the table says.
+    stored = msgspec.structs.replace(task.field, nullable=True)
+    (group,) = column_groups([stored], view.snapshot.properties, unsupported)
+    writer = ColumnGroupWriter(view.store, group, new_id=new_id)
+    try:
+        for batch, rows in _batches(reader, task, stored):
+            writer.write(batch)
+            advance(rows)
+        file, bounds = writer.close()
+    except BaseException as e:
+        writer.abort(e)
+        raise
+    return FragmentUpdate(reader.fragment.id, files=(file,), bounds=bounds)
+
+
+def _batches(reader: FragmentReader, task: ColumnTask, stored: Field) -> Iterator[tuple[pa.RecordBatch, int]]:
+    schema = pa.schema([stored.to_storage()])
+    for start in range(0, reader.fragment.row_count, task.batch_rows):
+        stop = min(start + task.batch_rows, reader.fragment.row_count)
+        live = reader.live(start, stop)
+        positions = np.arange(start, stop) if live is None else live
+        present: pa.Array | None = None
+        if task.rows is Rows.MISSING and reader.fragment.file_of(task.field.id) is not None:
+            present = reader.read([stored], start, stop).column(0)
+            missing = present.is_null().to_numpy(zero_copy_only=False)
+            positions = positions[missing[positions - start]]
+        column = _values(reader, task, stored, positions) if len(positions) else pa.nulls(0, schema.field(0).type)
+        if len(positions) < stop - start:
+            column = _scatter(column, positions - start, stop - start, present)
+        yield pa.RecordBatch.from_arrays([column], schema=schema), stop - start
+
+
+def _values(reader: FragmentReader, task: ColumnTask, stored: Field, positions: np.ndarray) -> pa.Array:
+    """The function's values for some rows, checked."""
+    fields = list(task.inputs)
+    contiguous = len(positions) == positions[-1] - positions[0] + 1
+    if contiguous:
+        inputs = reader.read(fields, int(positions[0]), int(positions[-1]) + 1)
+    else:
+        inputs = reader.take(fields, positions)
+    where = f"computing column {task.field.name!r} for row ids {_span(reader.row_ids_at(positions))}"
+    array = as_array(task.function(to_output(inputs, fields)), task.field, where)
+    if len(array) != len(positions):
+        raise InvalidInputError(f"{where}: the function was given {len(positions)} rows and returned {len(array)} values")
+    try:
+        conformed = conform(pa.RecordBatch.from_arrays([array], names=[task.field.name]), [task.field])
+    except InvalidInputError as e:
+        raise InvalidInputError(f"{where}: {e}") from e
+    return conformed.column(0).cast(stored.to_storage().type)
+
+
+def _span(row_ids: np.ndarray) -> str:
+    return f"{row_ids.min()} to {row_ids.max()}"
+
+
+def as_array(values: Any, field: Field, where: str) -> pa.Array:
+    """What a function returned, as one Arrow array.
+
+    Raises:
+        InvalidInputError: it can't be read as the column's type.
+    """
+    if isinstance(values, pa.ChunkedArray):
+        return pa.concat_arrays(values.chunks) if values.num_chunks else pa.nulls(0, values.type)
+    if isinstance(values, pa.Array):
+        return values
+    if isinstance(values, pa.RecordBatch | pa.Table) and values.num_columns == 1:
+        return as_array(values.column(0), field, where)
+    try:
+        if isinstance(values, np.ndarray) and values.ndim == 2:
+            flat = pa.array(np.ascontiguousarray(values).reshape(-1))
+            return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+        if isinstance(values, np.ndarray):
+            return pa.array(values)
+        return pa.array(values, type=field.to_storage().type)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError) as e:
+        kind = describe(field.type, field.logical)
+        raise InvalidInputError(f"{where}: the function returned {type(values).__name__}, which is no {kind}: {e}") from e
+
+
+def _scatter(values: pa.Array, at: np.ndarray, length: int, present: pa.Array | None) -> pa.Array:
+    """`values` at some positions of an array of `length`; elsewhere what is present, or null."""
+    base = pa.nulls(length, values.type) if present is None else present
+    indices = np.arange(length)
+    indices[at] = length + np.arange(len(at))
+    return pa.concat_arrays([base, values]).take(pa.array(indices))
+
+
+def with_field(update: FragmentUpdate, field: Field, old_id: int) -> FragmentUpdate:
+    """An update whose files hold `field`, after a newer head has given the column another id."""
+    files: Sequence[DataFile] = [msgspec.structs.replace(file, layout=Layout((field,))) for file in update.files]
+    bounds = {field.id if field_id == old_id else field_id: known for field_id, known in update.bounds.items()}
+    return FragmentUpdate(update.fragment_id, update.deletes, tuple(files), bounds)

@@ -1,0 +1,254 @@
+"""A scan: columns, filter and limit over a pinned snapshot, read in parallel, yielded in order, in bounded memory."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from vectorlake.errors import InvalidInputError, UnsupportedError
+from vectorlake.expr import Expr
+from vectorlake.plan.scan import ROW_ID_COLUMN, fields_by_name
+from vectorlake.schema import Field
+from vectorlake.table.fragment_reader import FragmentReader
+from vectorlake.table.view import View, to_output
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+
+    from vectorlake.table.dataset import ScanDataset
+
+MORSEL_BYTES: Final = 8 * 1024 * 1024
+MORSEL_ROWS: Final = 131_072
+_LATE: Final = 4
+"""Columns that the filter does not need are read by position when fewer than one row in this many survives."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Morsel:
+    """A range of rows of one fragment: what one thread reads at a time."""
+
+    reader: FragmentReader
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A query over one snapshot, run each time it is asked for: `to_arrow()`, `to_batches()`, `to_pandas()`, ….
+
+    Speaks the Arrow C stream protocol, so pyarrow, polars, DuckDB and others take it as it is. Rows come in the order
+    of fragments and positions. Reads pinned data only: commits by others do not show.
+    """
+
+    view: View
+    fields: tuple[Field, ...]
+    predicate: Expr | None = None
+    limit: int | None = None
+    batch_size: int | None = None
+    threads: int | None = None
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of the batches."""
+        return pa.schema([field.to_arrow() for field in self.fields])
+
+    def to_batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows as record batches of at most `batch_size` rows, read ahead by a few batches only."""
+        left = self.limit
+        if left == 0:
+            return
+        for batch in ordered_map(self._read, self._morsels(), threads=self._threads(), first_alone=left is not None):
+            if batch is None or not batch.num_rows:
+                continue
+            if left is not None:
+                batch = batch.slice(0, left)
+                left -= batch.num_rows
+            step = self.batch_size or max(batch.num_rows, 1)
+            for start in range(0, batch.num_rows, step):
+                yield batch.slice(start, step)
+            if left == 0:
+                return
+
+    def to_reader(self) -> pa.RecordBatchReader:
+        """The rows as an Arrow reader."""
+        return pa.RecordBatchReader.from_batches(self.schema, self.to_batches())
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.to_reader().__arrow_c_stream__(requested_schema)
+
+    def to_arrow(self) -> pa.Table:
+        """The rows as an Arrow table."""
+        batches = list(self.to_batches())
+        if not self.fields:
+            rows = sum(batch.num_rows for batch in batches)
+            return pa.table({"x": pa.nulls(rows)}).select([])
+        return pa.Table.from_batches(batches, schema=self.schema)
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The rows as a pandas frame."""
+        return self.to_arrow().to_pandas()
+
+    def to_polars(self) -> polars.DataFrame:
+        """The rows as a polars frame."""
+        try:
+            import polars
+        except ImportError as e:
+            raise UnsupportedError("to_polars needs polars: pip install 'vectorlake[polars]'") from e
+        frame = polars.from_arrow(self.to_arrow())
+        assert isinstance(frame, polars.DataFrame)
+        return frame
+
+    def to_dataset(self) -> ScanDataset:
+        """The scan as a `pyarrow.dataset.Dataset`, into which DuckDB and DataFusion push projections and filters."""
+        from vectorlake.table.dataset import ScanDataset
+
+        return ScanDataset(self)
+
+    def count(self) -> int:
+        """How many rows there are; from the metadata alone when there is no filter."""
+        if self.predicate is None:
+            rows = self.view.snapshot.num_rows
+            return rows if self.limit is None else min(rows, self.limit)
+        return sum(batch.num_rows for batch in self.replace(fields=()).to_batches())
+
+    def replace(self, **changes: Any) -> Scan:
+        """The scan with some of its attributes changed."""
+        import dataclasses
+
+        return dataclasses.replace(self, **changes)
+
+    def _threads(self) -> int:
+        if self.threads is not None:
+            return self.threads
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        # A remote store answers slowly rather than keeping a core busy: more reads in flight help there.
+        return max(1, cores if self.view.store.local_path("") is not None else 4 * cores)
+
+    def _morsels(self) -> Iterator[Morsel]:
+        fields = fields_by_name(self.view.snapshot.schema)
+        rows = self._morsel_rows(fields)
+        for reader in self.view.readers(self.predicate):
+            count = reader.fragment.row_count
+            ranges = [(0, count)] if self.predicate is None else reader.prune(self.predicate, fields)
+            for low, high in ranges:
+                for start in range(low, high, rows):
+                    yield Morsel(reader, start, min(start + rows, high))
+
+    def _morsel_rows(self, fields: dict[str, Field]) -> int:
+        """Rows a thread reads at a time, so that wide columns do not add up to much memory."""
+        names = self.predicate.columns() if self.predicate else ()
+        width = sum(width_of(field.to_storage().type) for field in {*self.fields, *(fields[n] for n in names)} or ())
+        spread = _LATE if self.predicate else 1  # most rows of a filtered morsel never carry the wide columns
+        rows = max(512, min(MORSEL_ROWS, spread * MORSEL_BYTES // max(width, 1)))
+        # A small limit should not read (and pay for) much more than it returns.
+        return rows if self.limit is None or self.predicate else max(64, min(rows, self.limit))
+
+    def _read(self, morsel: Morsel) -> pa.RecordBatch | None:
+        reader, start, stop = morsel.reader, morsel.start, morsel.stop
+        fields = list(self.fields)
+        positions, read = self.view.matches(reader, self.predicate, start, stop)
+        if positions is None:
+            return to_output(reader.read(fields, start, stop), fields)
+        if not len(positions):
+            return None
+        if not fields:
+            return reader.read([], 0, len(positions))
+        known = {} if read is None else {name: read.column(i) for i, name in enumerate(read.schema.names)}
+        late = [field for field in fields if field.name not in known]
+        if len(positions) * _LATE < stop - start:
+            rest = reader.take(late, positions) if late else None
+        else:
+            rest = reader.read(late, start, stop).take(pa.array(positions - start)) if late else None
+        indices = pa.array(positions - start)
+        columns = [known[f.name].take(indices) if f.name in known else rest.column(late.index(f)) for f in fields]  # type: ignore[union-attr]
+        schema = pa.schema([field.to_storage().with_nullable(True) for field in fields])
+        return to_output(pa.RecordBatch.from_arrays(columns, schema=schema), fields)
+
+
+def make_scan(
+    view: View,
+    *,
+    columns: list[str] | None = None,
+    filter: str | Expr | object | None = None,  # noqa: A002  (the name every neighbour uses)
+    limit: int | None = None,
+    with_row_id: bool = False,
+    batch_size: int | None = None,
+    threads: int | None = None,
+) -> Scan:
+    """A scan of a view, its arguments checked (see `Table.scan`)."""
+    if isinstance(columns, str):
+        raise InvalidInputError(f"columns must be a list of names: write [{columns!r}]")
+    if columns is not None and len(set(columns)) != len(list(columns)):
+        raise InvalidInputError(f"a column is asked for twice in {list(columns)}")
+    for name, value, least in (("limit", limit, 0), ("batch_size", batch_size, 1), ("threads", threads, 1)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least):
+            raise InvalidInputError(f"{name} must be an integer of at least {least}, not {value!r}")
+    fields = view.select(None if columns is None else list(columns))
+    if with_row_id and ROW_ID_COLUMN not in fields:
+        fields = [*fields, ROW_ID_COLUMN]
+    return Scan(view, tuple(fields), view.bind(filter), limit, batch_size, threads)
+
+
+def width_of(kind: pa.DataType) -> int:
+    """About how many bytes a value of a type takes in memory."""
+    t = pa.types
+    if t.is_fixed_size_list(kind):
+        return int(kind.list_size) * width_of(kind.value_type)
+    if t.is_struct(kind):
+        return sum(width_of(child.type) for child in kind.fields)
+    if t.is_large_binary(kind):
+        return 4096
+    if t.is_map(kind) or t.is_list(kind) or t.is_large_list(kind):
+        return 16 * sum(width_of(kind.field(i).type) for i in range(kind.num_fields))
+    try:
+        return max(int(kind.bit_width) // 8, 1)
+    except ValueError:
+        return 48
+
+
+def ordered_map(
+    function: Callable[[T], R], items: Iterable[T], *, threads: int, first_alone: bool = False
+) -> Iterator[R]:
+    """`function` over `items` on some threads, results in order, at most a few items ahead of the consumer.
+
+    `first_alone` computes the first result before any thread starts: the consumer of a limited scan may not need more.
+    """
+    iterator = iter(items)
+    if threads <= 1:
+        yield from map(function, iterator)
+        return
+    head: list[T] = []
+    for item in iterator:
+        head.append(item)
+        if first_alone or len(head) == 2:
+            break
+    if len(head) < 2:
+        yield from map(function, head)
+    if not head or (len(head) < 2 and not first_alone):
+        return
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="vectorlake-scan")
+    waiting: deque[Future[R]] = deque()
+    try:
+        if len(head) == 2:
+            waiting.extend(pool.submit(function, item) for item in head)
+        for item in iterator:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > threads + 2:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+        pool.shutdown(wait=True)

@@ -1,0 +1,664 @@
+"""A table as users hold it: every operation on one table, each a few lines over the module that does the work."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from vectorlake.clock import Clock, system_clock
+from vectorlake.errors import InvalidInputError, UnsupportedError
+from vectorlake.expr import Expr
+from vectorlake.ids import NewId, random_id
+from vectorlake.metadata.fragment import Fragment
+from vectorlake.metadata.snapshot import FORMAT_VERSION, Snapshot, Tag
+from vectorlake.plan import evolution
+from vectorlake.plan.commit import Delta
+from vectorlake.plan.layout import check_properties
+from vectorlake.schema import Schema, schema_from_arrow
+from vectorlake.store.protocol import Store
+from vectorlake.table import columns as column_work
+from vectorlake.table.commit import Build, Committer
+from vectorlake.table.deletes import delete_positions, matching_positions
+from vectorlake.table.files import DataFiles, Resolve
+from vectorlake.table.ingest import as_reader, check_columns, conform
+from vectorlake.table.locate import take_rows
+from vectorlake.table.log import TableLog
+from vectorlake.table.orphans import orphans
+from vectorlake.table.scan import Scan, make_scan
+from vectorlake.table.view import View
+from vectorlake.table.writer import write_fragments
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+
+    from vectorlake.kernels import Metric
+    from vectorlake.search.builder import Search
+    from vectorlake.table.dataset import ScanDataset
+    from vectorlake.table.verify import Finding
+
+Version = int | str | dt.datetime
+"""A version number, a tag, or a point in time."""
+
+
+class Table:
+    """One table, pinned to the snapshot that was the latest when it was opened.
+
+    Reads answer from that snapshot until `refresh()` or a write of this handle moves it to a newer one; handles that
+    `at()` returned never move and refuse writes. Each write is one atomic commit and returns the snapshot it made.
+    Safe to share between threads; each process opens its own.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        log: TableLog,
+        snapshot: Snapshot,
+        *,
+        resolve: Resolve,
+        clock: Clock = system_clock,
+        new_id: NewId = random_id,
+        pinned: bool = False,
+    ) -> None:
+        self.name = name
+        self._log = log
+        self._files = DataFiles(log.store, resolve=resolve)
+        self._committer = Committer(log, clock=clock, new_id=new_id)
+        self._clock = clock
+        self._new_id = new_id
+        self._resolve = resolve
+        self._pinned = pinned
+        self._view = View(snapshot, log, self._files)
+
+    def __repr__(self) -> str:
+        return f"Table({self.name!r}, version={self.version}, rows={self.snapshot.num_rows}, uri={self.uri!r})"
+
+    def __len__(self) -> int:
+        return self.snapshot.num_rows
+
+    # --- what it is ---
+
+    @property
+    def uri(self) -> str:
+        """Where the table lies."""
+        return self._log.store.uri
+
+    @property
+    def store(self) -> Store:
+        """The store rooted at the table's folder."""
+        return self._log.store
+
+    @property
+    def view(self) -> View:
+        """The pinned snapshot, open for reading: what connectors and jobs work on."""
+        return self._view
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The pinned snapshot."""
+        return self._view.snapshot
+
+    @property
+    def version(self) -> int:
+        """The pinned snapshot's version."""
+        return self.snapshot.version
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns as an Arrow schema."""
+        return self.snapshot.schema.to_arrow()
+
+    @property
+    def properties(self) -> Mapping[str, str]:
+        """The table's properties."""
+        return dict(self.snapshot.properties)
+
+    def refresh(self) -> Table:
+        """Move to the table's latest version; a handle from `at()` stays where it is. Returns the table itself."""
+        if not self._pinned:
+            self._move(self._log.latest(after=self.snapshot))
+        return self
+
+    def at(self, version: Version) -> Table:
+        """The table as it was: at a version number, a tag, or a point in time (the newest version not after it).
+
+        Raises:
+            NotFoundError: no such version or tag, or the table is younger than that time.
+        """
+        return Table(
+            self.name,
+            self._log,
+            self._find(version),
+            resolve=self._resolve,
+            clock=self._clock,
+            new_id=self._new_id,
+            pinned=True,
+        )
+
+    def _find(self, version: Version) -> Snapshot:
+        if isinstance(version, dt.datetime):
+            return self._log.at_time(int(version.timestamp() * 1000))
+        if isinstance(version, str):
+            return self._log.load(int(version) if version.isdigit() else self._log.tag(version).version)
+        if isinstance(version, bool) or not isinstance(version, int | np.integer):
+            raise InvalidInputError(f"a version is a number, a tag or a datetime, not {version!r}")
+        return self._log.load(int(version))
+
+    def history(self) -> list[Snapshot]:
+        """All snapshots up to the pinned one, newest first: version, time, operation, counts, parent."""
+        return [snapshot for snapshot in reversed(self._log.all()) if snapshot.version <= self.version]
+
+    def fragments(self, filter: str | Expr | None = None) -> Iterator[Fragment]:  # noqa: A002
+        """The fragments of this version with their files, statistics and deletes; only those that may match `filter`."""
+        return self._view.fragments(self._view.bind(filter))
+
+    # --- reading ---
+
+    def scan(
+        self,
+        columns: Sequence[str] | None = None,
+        filter: str | Expr | object | None = None,  # noqa: A002
+        limit: int | None = None,
+        *,
+        with_row_id: bool = False,
+        batch_size: int | None = None,
+        threads: int | None = None,
+    ) -> Scan:
+        """A scan of this version: nothing is read until its rows are asked for.
+
+        Args:
+            columns: names, in the order wanted; all by default. `_row_id` and `_last_updated_version` may be named.
+            filter: an SQL condition (`"price > 3 AND name LIKE 'a%'"`, see docs/filters.md) or a pyarrow expression.
+            limit: at most so many rows.
+            with_row_id: add the column `_row_id` at the end.
+            batch_size: at most so many rows a batch.
+            threads: reading threads; by default one a core (more on remote stores).
+
+        Raises:
+            NotFoundError: an unknown column.
+            InvalidInputError: a filter that does not parse or fit; shows where, and what was probably meant.
+        """
+        return make_scan(
+            self._view,
+            columns=None if columns is None else columns if isinstance(columns, str) else list(columns),  # type: ignore[arg-type]
+            filter=filter,
+            limit=limit,
+            with_row_id=with_row_id,
+            batch_size=batch_size,
+            threads=threads,
+        )
+
+    def take(self, row_ids: Sequence[int] | np.ndarray | pa.Array, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows with some row ids, in the order given (an id may be given twice).
+
+        Raises:
+            NotFoundError: an id that no live row of this version has.
+            InvalidInputError: ids that are not integers.
+        """
+        fields = self._view.select(None if columns is None else list(columns))
+        return take_rows(self._view, _row_ids(row_ids), fields)
+
+    def count(self, filter: str | Expr | object | None = None) -> int:  # noqa: A002
+        """How many rows there are, or for how many the filter is true."""
+        return self.scan(columns=[], filter=filter).count()
+
+    def head(self, rows: int = 10) -> pa.Table:
+        """The first rows."""
+        return self.scan(limit=rows).to_arrow()
+
+    def to_arrow(self) -> pa.Table:
+        """All rows as an Arrow table."""
+        return self.scan().to_arrow()
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """All rows as a pandas frame."""
+        return self.scan().to_pandas()
+
+    def to_polars(self) -> polars.DataFrame:
+        """All rows as a polars frame."""
+        return self.scan().to_polars()
+
+    def to_dataset(self) -> ScanDataset:
+        """This version as a `pyarrow.dataset.Dataset` that engines push projections and filters into."""
+        return self.scan().to_dataset()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.scan().__arrow_c_stream__(requested_schema)
+
+    # --- searching ---
+
+    def knn(
+        self,
+        queries: object,
+        column: str | None = None,
+        k: int = 10,
+        metric: str | Metric = "l2",
+        *,
+        filter: str | Expr | object | None = None,  # noqa: A002
+        columns: Sequence[str] = (),
+        mode: str = "exact",
+        threads: int | None = None,
+    ) -> pa.Table:
+        """The `k` nearest rows of each query vector, exactly: as a float64 scan would find them, ties by row id.
+
+        Args:
+            queries: one vector, or many: a numpy array [queries, dimension] or [dimension], lists of numbers, an Arrow
+                array of vectors, or a table or scan with one vector column. A null query has no matches.
+            column: the vector column; may be left out if there is one only.
+            k: neighbours a query; fewer come back where fewer rows match.
+            metric: `"l2"` (squared), `"cosine"` (1 - similarity) or `"dot"` (negative product): smaller is nearer.
+            filter: only rows for which it is true are candidates (they are selected before the search, not after).
+            columns: further columns of the rows found.
+            mode: `"exact"`; the only one until the table has indexes.
+
+        Returns:
+            An Arrow table in the order of queries and ranks: `query` (index, int64), `rank` (from 0, int32),
+            `row_id` (int64), `distance` (float64), and `columns`. Null vectors and vectors with NaN or infinity
+            never match. Memory is bounded, whatever the table's size.
+
+        Raises:
+            InvalidInputError: dimension mismatch, a query with NaN or infinity, k < 1, an unknown metric or mode.
+            NotFoundError: an unknown column.
+        """
+        from vectorlake.search.knn import knn
+
+        return knn(
+            self._view, queries, column=column, k=k, metric=metric, filter=filter, columns=list(columns), mode=mode, threads=threads
+        )
+
+    def search(self, query: object, column: str | None = None) -> Search:
+        """A search for one query as a builder: `t.search(v).where("price < 3").select(["name"]).limit(5).to_arrow()`."""
+        from vectorlake.search.builder import Search
+
+        return Search(self._view, query, column)
+
+    # --- writing ---
+
+    def append(self, data: object, *, progress: Callable[[int], None] | None = None) -> Snapshot:
+        """Add rows.
+
+        `data` is anything tabular (see docs/tables.md): Arrow data or a stream of it, pandas, polars, a DuckDB
+        relation, a mapping of columns, rows as mappings. Columns are matched by name; streams larger than memory are
+        fine. One atomic commit; appends of other writers never conflict.
+
+        Raises:
+            InvalidInputError: unknown or missing columns, types or values that don't fit; nothing is written.
+        """
+        fragments = self._write(data, progress)
+        rows = sum(fragment.row_count for fragment in fragments)
+        return self._commit(lambda head: Delta("append", added=tuple(fragments), summary={"added_rows": rows}))
+
+    def overwrite(self, data: object, *, progress: Callable[[int], None] | None = None) -> Snapshot:
+        """Replace all rows by others, in one atomic commit; earlier versions stay readable.
+
+        Whatever others appended in the meantime is replaced as well. Raises as `append` does.
+        """
+        fragments = self._write(data, progress)
+        rows = sum(fragment.row_count for fragment in fragments)
+
+        def build(head: Snapshot) -> Delta:
+            summary = {"added_rows": rows, "deleted_rows": head.num_rows}
+            return Delta("overwrite", added=tuple(fragments), removes_all=True, summary=summary)
+
+        return self._commit(build)
+
+    def delete(self, filter: str | Expr | object) -> Snapshot:  # noqa: A002
+        """Delete the rows of this version for which the filter is true, in one atomic commit (deletion vectors).
+
+        Returns the pinned snapshot, without a commit, if no row matches.
+
+        Raises:
+            InvalidInputError: no filter, or one that does not parse. `overwrite` with no rows empties a table.
+            ConflictError: another writer rewrote fragments with such rows in the meantime.
+        """
+        self._check_writable()
+        predicate = self._view.bind(filter)
+        if predicate is None:
+            raise InvalidInputError("delete needs a filter, such as \"price > 3\"; use delete('true') for all rows")
+        view, positions = self._view, matching_positions(self._view, predicate)
+        if not positions:
+            return self.snapshot
+        return self._commit(lambda head: delete_positions(view, head, positions, new_id=self._new_id))
+
+    def restore(self, version: Version) -> Snapshot:
+        """Make the table what it was at an earlier version, as a new version; history is kept.
+
+        Raises:
+            NotFoundError: no such version or tag.
+        """
+        old = self._find(version)
+
+        def build(head: Snapshot) -> Delta:
+            changed: dict[str, str | None] = {key: None for key in head.properties if key not in old.properties}
+            changed |= old.properties
+            summary = {"restored_version": old.version}
+            return Delta("restore", manifests=old.manifests, schema=old.schema, properties=changed, summary=summary)
+
+        return self._commit(build)
+
+    def set_properties(self, properties: Mapping[str, str | None]) -> Snapshot:
+        """Set properties, or with None remove them."""
+        check_properties({key: value for key, value in properties.items() if value is not None})
+        return self._commit(lambda head: Delta("set-properties", properties=dict(properties)))
+
+    # --- schema ---
+
+    def add_column(
+        self,
+        name: str,
+        definition: column_work.BatchFunction | str | None = None,
+        *,
+        type: pa.DataType | pa.Field | None = None,  # noqa: A002
+        inputs: Sequence[str] | None = None,
+        default: object = None,
+        nullable: bool = True,
+        batch_size: int = column_work.BATCH_ROWS,
+        progress: column_work.Progress | None = None,
+    ) -> Snapshot:
+        """Add a column: empty or with a default (no file is touched), or computed (only its own files are written).
+
+        Args:
+            name: the column's name; a path such as `"address.zip"` adds a child to a struct (without a definition).
+            definition: a function over record batches of `inputs` that returns as many values (an Arrow or numpy array,
+                of rank 2 for vectors, or a list), or an SQL expression (`"price * 2"`).
+            type: an Arrow type or one of `vectorlake.vector(…)` and its kin; may be left out for an SQL expression.
+            inputs: the columns that the function is given; all by default.
+            default: what rows read as that have no value of their own, those written before this included.
+            nullable: whether the column may hold nulls.
+            batch_size: rows a call of the function.
+            progress: called with (rows done, rows in all).
+
+        One atomic commit, after which the column is there with all its values; after an error or Ctrl-C there is no
+        trace of it but orphaned files. Rows that others append meanwhile read as the default or null.
+
+        Raises:
+            AlreadyExistsError: the name is taken.
+            InvalidInputError: the function returned the wrong number or type of values; names the row ids.
+        """
+        self._check_writable()
+        if definition is None:
+            return self._add_empty_column(name, type, default, nullable)
+        function, used = column_work.as_function(self._view, definition)
+        if type is None:
+            type = self._type_of(definition)
+        base = self.snapshot
+        grown, _ = evolution.add_field(base.schema, name, type, next_id=base.next_field_id, default=default)
+        field = grown.field(name)
+        sources = tuple(self._view.select(used if used is not None else None if inputs is None else list(inputs)))
+        if not nullable:
+            field = msgspec.structs.replace(field, nullable=False)
+        task = column_work.ColumnTask(field, function, sources, batch_rows=_positive("batch_size", batch_size))
+        updates = column_work.compute(self._view, task, new_id=self._new_id, progress=progress)
+
+        def build(head: Snapshot) -> Delta:
+            schema, next_id = evolution.add_field(head.schema, name, type, next_id=head.next_field_id, default=default)
+            added = schema.field(name)
+            moved = tuple(column_work.with_field(update, added, field.id) for update in updates)
+            if not nullable and default is None and head.num_rows == base.num_rows:
+                added = msgspec.structs.replace(added, nullable=False)
+                schema = msgspec.structs.replace(schema, fields=(*schema.fields[:-1], added))
+            return Delta("add-column", updates=moved, schema=schema, next_field_id=next_id, summary={"column": name})
+
+        return self._commit(build)
+
+    def _add_empty_column(self, name: str, kind: pa.DataType | pa.Field | None, default: object, nullable: bool) -> Snapshot:
+        if kind is None:
+            raise InvalidInputError(f"column {name!r} needs a type, such as vectorlake.vector(384) or pyarrow.string()")
+
+        def build(head: Snapshot) -> Delta:
+            schema, next_id = evolution.add_field(
+                head.schema, name, kind, next_id=head.next_field_id, default=default, nullable=nullable
+            )
+            return Delta("add-column", schema=schema, next_field_id=next_id, summary={"column": name})
+
+        return self._commit(build)
+
+    def _type_of(self, definition: column_work.BatchFunction | str) -> pa.DataType:
+        if callable(definition):
+            raise InvalidInputError("a column computed by a function needs type=, such as vectorlake.vector(384)")
+        from vectorlake.expr import parse_expression
+
+        return parse_expression(definition, self.snapshot.schema.to_storage()).type
+
+    def backfill_column(
+        self,
+        name: str,
+        definition: column_work.BatchFunction | str,
+        *,
+        inputs: Sequence[str] | None = None,
+        rows: str | column_work.Rows = column_work.Rows.MISSING,
+        batch_size: int = column_work.BATCH_ROWS,
+        progress: column_work.Progress | None = None,
+    ) -> Snapshot:
+        """Compute a column that exists already: for the rows where it is null (`rows="missing"`), or for all.
+
+        Writes only that column's files, and only for fragments that need it: after an append of one per cent of the
+        rows it costs about one per cent. Arguments, atomicity and errors as for `add_column`.
+        """
+        self._check_writable()
+        field = self.snapshot.schema.field(name)
+        function, used = column_work.as_function(self._view, definition)
+        wanted = used if used is not None else None if inputs is None else list(inputs)
+        sources = tuple(source for source in self._view.select(wanted) if wanted is not None or source.id != field.id)
+        try:
+            which = column_work.Rows(rows)
+        except ValueError as e:
+            raise InvalidInputError(f"rows must be 'missing' or 'all', not {rows!r}") from e
+        task = column_work.ColumnTask(field, function, sources, which, _positive("batch_size", batch_size))
+        updates = column_work.compute(self._view, task, new_id=self._new_id, progress=progress)
+        if not updates:
+            return self.snapshot
+        summary = {"column": name, "fragments": len(updates)}
+        return self._commit(lambda head: Delta("backfill-column", updates=tuple(updates), summary=summary))
+
+    def drop_column(self, name: str) -> Snapshot:
+        """Drop a column, or a struct's child by path; no file is touched, and earlier versions still have it."""
+        return self._evolve("drop-column", name, lambda s, h: evolution.drop_field(s, name, protected=h.primary_key))
+
+    def rename_column(self, name: str, new_name: str) -> Snapshot:
+        """Give a column, or a nested field by path, another name; no file is touched."""
+        return self._evolve("rename-column", name, lambda schema, _: evolution.rename_field(schema, name, new_name))
+
+    def alter_column(self, name: str, *, type: pa.DataType | None = None, nullable: bool | None = None) -> Snapshot:  # noqa: A002
+        """Widen a column's type, or allow nulls in it; no file is touched, older files are cast when read.
+
+        Raises:
+            InvalidInputError: a type that could lose something, or forbidding nulls (rows may have them already).
+        """
+        if type is None and nullable is None:
+            raise InvalidInputError("say what to alter: type=… or nullable=True")
+        if nullable is False:
+            raise InvalidInputError(f"column {name!r} can't forbid nulls afterwards: rows may hold them already")
+
+        def change(schema: Schema, _: Snapshot) -> Schema:
+            schema = evolution.widen_field(schema, name, type) if type is not None else schema
+            return evolution.set_nullable(schema, name) if nullable else schema
+
+        return self._evolve("alter-column", name, change)
+
+    def reorder_columns(self, names: Sequence[str]) -> Snapshot:
+        """Put columns first, in this order; the others follow as they are."""
+        return self._evolve("reorder-columns", ", ".join(names), lambda schema, _: evolution.reorder(schema, list(names)))
+
+    def _evolve(self, operation: str, name: str, change: Callable[[Schema, Snapshot], Schema]) -> Snapshot:
+        return self._commit(lambda head: Delta(operation, schema=change(head.schema, head), summary={"column": name}))
+
+    # --- names for versions ---
+
+    def tag(self, name: str, version: Version | None = None) -> Tag:
+        """Name a version (this one by default); `at(name)` finds it again, and it never expires.
+
+        Raises:
+            AlreadyExistsError: the tag exists.
+        """
+        snapshot = self.snapshot if version is None else self._find(version)
+        tag = Tag(name, snapshot.version, self._clock())
+        self._log.put_tag(tag)
+        return tag
+
+    def tags(self) -> list[Tag]:
+        """All tags, by name."""
+        return self._log.tags()
+
+    def delete_tag(self, name: str) -> None:
+        """Remove a tag."""
+        self._log.delete_tag(name)
+
+    def verify(self) -> list[Finding]:
+        """Check every file of this version (there, length, checksum, row counts); an empty list means all is well."""
+        from vectorlake.table.verify import verify
+
+        return list(verify(self._view))
+
+    def collect_orphans(self, *, older_than: dt.timedelta = dt.timedelta(days=3), dry_run: bool = False) -> list[str]:
+        """Remove files that no version refers to: of writers that were killed, or lost a race.
+
+        Args:
+            older_than: leave younger files alone: a running writer's files are unreferenced until it commits.
+            dry_run: only tell.
+
+        Returns:
+            The paths removed (or that would be), relative to the table's folder.
+        """
+        self._check_writable()
+        before = self._clock() - int(older_than.total_seconds() * 1000)
+        paths = [info.path for info in orphans(self._log, older_than_ms=max(before, 0))]
+        if not dry_run:
+            self.store.delete(paths)
+        return paths
+
+    # --- the insides ---
+
+    def commit(self, build: Build) -> Snapshot:
+        """Commit a change that is described relative to a head (for connectors and jobs); moves the handle."""
+        return self._commit(build)
+
+    def _commit(self, build: Build) -> Snapshot:
+        self._check_writable()
+        snapshot = self._committer.commit(self.snapshot, build)
+        self._move(snapshot)
+        return snapshot
+
+    def _move(self, snapshot: Snapshot) -> None:
+        if snapshot.version > self.version:
+            self._view = View(snapshot, self._log, self._files)
+
+    def _check_writable(self) -> None:
+        if self._pinned:
+            raise UnsupportedError(
+                f"this handle of {self.name} is pinned to version {self.version} and can't be written to: open the table "
+                "without at(), or restore that version"
+            )
+
+    def _write(self, data: object, progress: Callable[[int], None] | None) -> list[Fragment]:
+        self._check_writable()
+        schema = self.snapshot.schema
+        reader = as_reader(data)
+        check_columns(reader.schema, schema)
+        return write_fragments(
+            self.store,
+            _conforming(reader, schema),
+            schema.fields,
+            properties=self.snapshot.properties,
+            new_id=self._new_id,
+            progress=progress,
+        )
+
+
+def _conforming(reader: pa.RecordBatchReader, schema: Schema) -> Iterator[pa.RecordBatch]:
+    row = 0
+    for batch in reader:
+        yield conform(batch, schema.fields, first_row=row)
+        row += batch.num_rows
+
+
+def create_table(
+    name: str,
+    log: TableLog,
+    data_or_schema: object,
+    *,
+    primary_key: Sequence[str] = (),
+    properties: Mapping[str, str] | None = None,
+    resolve: Resolve,
+    clock: Clock = system_clock,
+    new_id: NewId = random_id,
+) -> Table:
+    """Commit a table's first version, with the rows of `data_or_schema` if it is data (see `Lake.create_table`)."""
+    reader = None if isinstance(data_or_schema, pa.Schema) else as_reader(data_or_schema)
+    arrow = data_or_schema if reader is None else reader.schema
+    schema, next_field_id = schema_from_arrow(arrow)
+    if not schema.fields:
+        raise InvalidInputError(f"table {name!r} needs at least one column")
+    key = tuple(schema.field(column).id for column in primary_key)
+    checked = check_properties(properties or {})
+    fragments: list[Fragment] = []
+    if reader is not None:
+        batches = _conforming(reader, schema)
+        fragments = write_fragments(log.store, batches, schema.fields, properties=checked, new_id=new_id)
+    return register_table(
+        name,
+        log,
+        schema,
+        fragments,
+        next_field_id=next_field_id,
+        primary_key=key,
+        properties=checked,
+        resolve=resolve,
+        clock=clock,
+        new_id=new_id,
+    )
+
+
+def register_table(
+    name: str,
+    log: TableLog,
+    schema: Schema,
+    fragments: Sequence[Fragment],
+    *,
+    next_field_id: int,
+    operation: str = "create",
+    primary_key: tuple[int, ...] = (),
+    properties: Mapping[str, str] | None = None,
+    summary: Mapping[str, Any] | None = None,
+    resolve: Resolve,
+    clock: Clock = system_clock,
+    new_id: NewId = random_id,
+) -> Table:
+    """Commit a table's first version from fragments that are written already, or lie in foreign files."""
+    rows = sum(fragment.live_rows for fragment in fragments)
+    empty = Snapshot(
+        table_id=new_id(),
+        version=0,
+        commit_id="",
+        timestamp_ms=clock() - 1,
+        operation=operation,
+        schema=schema,
+        format_version=FORMAT_VERSION,
+        properties=dict(properties or {}),
+        primary_key=primary_key,
+        next_field_id=next_field_id,
+    )
+    delta = Delta(operation, added=tuple(fragments), summary={"added_rows": rows, **(summary or {})})
+    snapshot = Committer(log, clock=clock, new_id=new_id).create(empty, delta)
+    return Table(name, log, snapshot, resolve=resolve, clock=clock, new_id=new_id)
+
+
+def _row_ids(row_ids: object) -> np.ndarray:
+    if isinstance(row_ids, pa.ChunkedArray | pa.Array):
+        row_ids = row_ids.to_numpy(zero_copy_only=False)
+    ids = np.asarray(row_ids)
+    if ids.ndim != 1 or (len(ids) and not np.issubdtype(ids.dtype, np.integer)):
+        raise InvalidInputError(f"row ids must be a list of integers, not {row_ids!r}")
+    return ids.astype(np.int64)
+
+
+def _positive(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidInputError(f"{name} must be a positive integer, not {value!r}")
+    return value
+

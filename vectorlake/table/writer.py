@@ -1,0 +1,162 @@
+"""Write rows as new fragments: column groups side by side, each to its own file, durable before anyone can refer to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Final
+
+import pyarrow as pa
+
+from vectorlake.ids import NewId
+from vectorlake.formats.protocol import ColumnStats, FileWriter, WriteOptions, WrittenFile
+from vectorlake.formats.registry import format_named
+from vectorlake.metadata.fragment import DataFile, FieldBounds, Fragment, Layout
+from vectorlake.plan.layout import DEFAULTS, FRAGMENT_BYTES, FRAGMENT_ROWS, ColumnGroup, column_groups
+from vectorlake.schema import Field
+from vectorlake.store.protocol import Store
+
+FOLDER: Final = "data"
+
+
+def unsupported(format_name: str, schema: pa.Schema) -> Sequence[str]:
+    """Which columns a format can't hold."""
+    return format_named(format_name).unsupported(schema)
+
+
+class ColumnGroupWriter:
+    """One file with some columns of one fragment."""
+
+    def __init__(self, store: Store, group: ColumnGroup, *, new_id: NewId) -> None:
+        chosen = format_named(group.format)
+        self._group = group
+        self._schema = pa.schema([field.to_storage() for field in group.fields])
+        self.path = f"{FOLDER}/{new_id()}{chosen.suffix}"
+        self._stack = ExitStack()
+        local = self._stack.enter_context(store.staged(self.path))
+        try:
+            self._writer: FileWriter = chosen.create(local, self._schema, WriteOptions(blob_columns=group.blob_columns))
+        except BaseException as e:
+            self._stack.__exit__(type(e), e, e.__traceback__)
+            raise
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Append the group's columns of a batch."""
+        columns = [batch.column(field.name) for field in self._group.fields]
+        self._writer.write(pa.RecordBatch.from_arrays(columns, schema=self._schema))
+
+    def close(self) -> tuple[DataFile, Mapping[int, FieldBounds]]:
+        """Finish the file under its final name."""
+        try:
+            written: WrittenFile = self._writer.close()
+        except BaseException as e:
+            self._stack.__exit__(type(e), e, e.__traceback__)
+            raise
+        self._stack.close()
+        file = DataFile(
+            path=self.path,
+            format=self._group.format,
+            layout=Layout(self._group.fields),
+            row_start=0,
+            row_stop=written.rows,
+            size=written.size,
+            checksum=written.checksum,
+        )
+        return file, {field.id: _bounds(written.stats.get(field.name)) for field in self._group.fields if field.name in written.stats}
+
+    def abort(self, error: BaseException) -> None:
+        """Leave nothing behind."""
+        try:
+            self._writer.abort()
+        finally:
+            self._stack.__exit__(type(error), error, error.__traceback__)
+
+
+def _bounds(stats: ColumnStats | None) -> FieldBounds:
+    if stats is None:
+        return FieldBounds()
+    return FieldBounds(stats.min, stats.max, stats.null_count, stats.nan_count)
+
+
+class FragmentWriter:
+    """All column groups of one fragment, written in parallel."""
+
+    def __init__(self, store: Store, groups: Sequence[ColumnGroup], *, new_id: NewId, pool: ThreadPoolExecutor) -> None:
+        self._writers: list[ColumnGroupWriter] = []
+        self._pool = pool
+        self.rows = 0
+        self.nbytes = 0
+        try:
+            for group in groups:
+                self._writers.append(ColumnGroupWriter(store, group, new_id=new_id))
+        except BaseException as e:
+            self.abort(e)
+            raise
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Append a batch to every group."""
+        list(self._pool.map(lambda writer: writer.write(batch), self._writers))
+        self.rows += batch.num_rows
+        self.nbytes += batch.nbytes
+
+    def close(self) -> Fragment:
+        """The finished fragment, without ids."""
+        finished = list(self._pool.map(lambda writer: writer.close(), self._writers))
+        bounds: dict[int, FieldBounds] = {}
+        for _, known in finished:
+            bounds.update(known)
+        return Fragment(row_count=self.rows, files=tuple(file for file, _ in finished), bounds=bounds)
+
+    def abort(self, error: BaseException) -> None:
+        """Leave nothing behind."""
+        for writer in self._writers:
+            writer.abort(error)
+
+
+def write_fragments(
+    store: Store,
+    batches: Iterable[pa.RecordBatch],
+    fields: Sequence[Field],
+    *,
+    properties: Mapping[str, str],
+    new_id: NewId,
+    progress: Callable[[int], None] | None = None,
+) -> list[Fragment]:
+    """Write conforming batches as fragments of bounded size, durable when this returns, referred to by nobody yet.
+
+    Holds about one batch in memory. After an error or Ctrl-C nothing of the current fragment is left; finished
+    fragments stay behind as orphans, which collection removes.
+    """
+    groups = column_groups(fields, properties, unsupported)
+    limits = {key: int(properties.get(key, DEFAULTS[key])) for key in (FRAGMENT_ROWS, FRAGMENT_BYTES)}
+    fragments: list[Fragment] = []
+    current: FragmentWriter | None = None
+    with ThreadPoolExecutor(max(1, min(4, len(groups)))) as pool:
+        try:
+            for batch in _cut(batches, limits[FRAGMENT_ROWS]):
+                if current is not None and current.rows + batch.num_rows > limits[FRAGMENT_ROWS]:
+                    fragments.append(current.close())
+                    current = None
+                if current is None:
+                    current = FragmentWriter(store, groups, new_id=new_id, pool=pool)
+                current.write(batch)
+                if progress:
+                    progress(batch.num_rows)
+                if current.nbytes >= limits[FRAGMENT_BYTES]:
+                    fragments.append(current.close())
+                    current = None
+            if current is not None:
+                fragments.append(current.close())
+        except BaseException as e:
+            if current is not None:
+                current.abort(e)
+            raise
+    store.sync_folders([file.path for fragment in fragments for file in fragment.files])
+    return fragments
+
+
+def _cut(batches: Iterable[pa.RecordBatch], most: int) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        for start in range(0, batch.num_rows, most):
+            yield batch.slice(start, most)
