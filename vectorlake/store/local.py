@@ -161,25 +161,27 @@ class LocalStore:
     @contextlib.contextmanager
     def staged(self, path: str) -> Iterator[Path]:
         target = self._file(path)
-        temporary = ""
         try:
             temporary = self._temporary(target)
-            yield Path(temporary)
-            descriptor = os.open(temporary, os.O_RDWR)
+        except OSError as error:
+            raise self._failed("write", path, error) from error
+        try:
             try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            os.replace(temporary, target)
-        except Exception as error:
-            full = _disk_full(error)
-            if full is None and not (isinstance(error, OSError) and error.filename in (temporary, target)):
-                raise
-            raise self._failed("write", path, full or error, size=_size(temporary)) from error
+                yield Path(temporary)
+            except Exception as error:
+                own = isinstance(error, OSError) and error.filename in (temporary, Path(temporary))
+                known = _disk_full(error) or (error if own else None)
+                if known is None:
+                    raise
+                raise self._failed("write", path, known, size=_size(temporary)) from error
+            try:
+                _sync_file(temporary)
+                os.replace(temporary, target)
+            except OSError as error:
+                raise self._failed("write", path, error, size=_size(temporary)) from error
         finally:
-            if temporary:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary)
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
 
     def sync_folders(self, paths: Iterable[str]) -> None:
         for folder in sorted({os.path.dirname(self._file(path)) for path in paths}):
@@ -210,6 +212,11 @@ class LocalStore:
         if folder not in self._durable or not os.path.isdir(folder):
             _make_folder(folder, self._root)
             self._durable.add(folder)
+        # Asked here, so that a writer of another language need not be understood when it fails.
+        if not os.access(folder, os.W_OK):
+            read_only = os.name != "nt" and os.statvfs(folder).f_flag & os.ST_RDONLY
+            code = errno.EROFS if read_only else errno.EACCES
+            raise OSError(code, os.strerror(code), folder)
         # The name's end stays, so that a writer which looks at extensions sees the right one.
         return os.path.join(folder, f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{name[-60:]}")
 
@@ -263,6 +270,14 @@ def _read_at(descriptor: int, start: int, length: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+def _sync_file(path: str) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _sync_folder(folder: str) -> None:
     if os.name == "nt":  # pragma: no cover - Windows cannot open folders, and journals names itself
         return
@@ -292,7 +307,10 @@ def _make_folder(folder: str, root: str) -> None:
             break
         to_sync.append(parent)
         current = parent
-    os.makedirs(folder, exist_ok=True)
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder) from error
     for parent in reversed(to_sync):
         _sync_folder(parent)
 

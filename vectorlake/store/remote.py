@@ -198,8 +198,8 @@ class RemoteStore:
             try:
                 obstore.delete(self._native(), keys)
             except FileNotFoundError:
-                if len(keys) == 1 and not self._bucket_missing():
-                    return
+                if self._bucket_missing():
+                    raise
                 for key in keys:
                     with contextlib.suppress(FileNotFoundError):
                         obstore.delete(self._native(), key)
@@ -283,9 +283,14 @@ class RemoteStore:
                 f"there is no bucket {root}",
                 "create it first, or correct its name, endpoint or region",
             )
-        elif "169.254.169.254" in text or "metadata.google" in text or "CredentialProvider" in text:
+        elif any(part in text for part in _CREDENTIAL_SERVICES):
             reason = f"no credentials for {kind} were found"
             hint = "pass them in storage_options or the environment, or skip_signature='true' for public data"
+        elif "builder error" in text:
+            reason, hint = (
+                f"the endpoint cannot be used ({_first_line(text)})",
+                ("an http:// endpoint needs the option allow_http='true', others https://host:port"),
+            )
         elif "error sending request" in text or "onnect" in text or "timed out" in text or "dns" in text:
             reason = f"{kind} did not answer ({_first_line(text)})"
             hint = (
@@ -338,6 +343,16 @@ def merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_REQUESTS_AT_ONCE, thread_name_prefix="vectorlake-store")
 
+
+# Asked for a key when none was given: on a machine outside of a cloud nobody answers there.
+_CREDENTIAL_SERVICES = (
+    "169.254.169.254",
+    "/latest/api/token",
+    "/latest/meta-data",
+    "metadata.google",
+    "/metadata/identity",
+    "CredentialProvider",
+)
 
 _ABOVE_SLASH = re.compile(r"[0-9A-Za-z_]*")
 
