@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from vectorlake.errors import InvalidInputError
-from vectorlake.expr import And, Expr
+from vectorlake.expr import Expr
+from vectorlake.expr.build import and_
 from vectorlake.kernels import Metric
 from vectorlake.schema import is_multivector, is_vector
 from vectorlake.search.knn import knn
@@ -40,7 +41,7 @@ class Search:
         """Only rows for which the filter is true are candidates; several filters must all be true."""
         predicate = self.view.bind(filter)
         if self.predicate is not None and predicate is not None:
-            predicate = And((self.predicate, predicate))
+            predicate = and_(self.predicate, predicate)
         return replace(self, predicate=predicate)
 
     def select(self, columns: list[str]) -> Search:

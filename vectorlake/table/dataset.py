@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from vectorlake.expr import from_pyarrow
-from vectorlake.expr import And
+from vectorlake.expr.build import and_
 from vectorlake.plan.scan import COMPUTED
 from vectorlake.table.scan import Scan
 
@@ -48,7 +48,7 @@ class ScanDataset(ds.Dataset):  # type: ignore[misc]
         if filter is not None:
             bindable = pa.schema([f.to_storage() for f in (*scan.view.snapshot.schema.fields, *COMPUTED.values())])
             pushed = from_pyarrow(filter, bindable)
-            predicate = pushed if predicate is None else And((predicate, pushed))
+            predicate = pushed if predicate is None else and_(predicate, pushed)
         return ScanScanner(scan.replace(fields=fields, predicate=predicate, batch_size=batch_size or scan.batch_size), self.schema)
 
     def get_fragments(self, filter: pc.Expression | None = None) -> Iterator[ScanFragment]:  # noqa: A002

@@ -147,8 +147,8 @@ class Scan:
 
     def _morsel_rows(self, fields: dict[str, Field]) -> int:
         """Rows a thread reads at a time, so that wide columns do not add up to much memory."""
-        names = self.predicate.columns() if self.predicate else ()
-        width = sum(width_of(field.to_storage().type) for field in {*self.fields, *(fields[n] for n in names)} or ())
+        names = {field.name for field in self.fields} | (self.predicate.columns() if self.predicate else frozenset())
+        width = sum(width_of(fields[name].to_storage().type) for name in names)
         spread = _LATE if self.predicate else 1  # most rows of a filtered morsel never carry the wide columns
         rows = max(512, min(MORSEL_ROWS, spread * MORSEL_BYTES // max(width, 1)))
         # A small limit should not read (and pay for) much more than it returns.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from vectorlake.errors import CorruptDataError, NotFoundError, UnsupportedError
-from vectorlake.formats.checksum import checksum_file
+from vectorlake.formats.checksum import source_checksum
 from vectorlake.metadata.fragment import DataFile, Fragment
 from vectorlake.table.files import check_unchanged
 from vectorlake.table.view import View
@@ -68,7 +68,7 @@ def _file(view: View, file: DataFile) -> Iterator[Finding]:
         elif (size := source.store.head(source.path).size) != file.size:
             yield Finding(file.path, f"has {size} bytes, the manifest says {file.size}")
             return
-        if file.checksum is not None and (found := checksum_file(source)) != file.checksum:
+        if file.checksum is not None and (found := source_checksum(source)) != file.checksum:
             yield Finding(file.path, f"has checksum {found}, the manifest says {file.checksum}")
             return
         rows = view.files.open(file).num_rows
