@@ -58,12 +58,13 @@ def test_location_that_is_none(text: str, error: type[Exception], words: str) ->
 def test_local_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for given, found in [
+    cases: list[tuple[str | Path, Path]] = [
         ("lake/", tmp_path / "lake"),
         (Path("lake"), tmp_path / "lake"),
         ("~/lake", tmp_path / "home/lake"),
         (f"file://{tmp_path}/a b", tmp_path / "a b"),
-    ]:
+    ]
+    for given, found in cases:
         assert open_store(given).uri == f"file://{found}"
 
 
