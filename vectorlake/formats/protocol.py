@@ -1,4 +1,5 @@
-"""What a data-file format does for a table: write one column group, read it back whole, in part, or by position."""
+"""What a data-file format does for a table: write one column group, read it back whole, in part, or by
+position."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ class ColumnStats:
 
 @dataclass(frozen=True, slots=True)
 class WrittenFile:
-    """What a writer left behind: rows, bytes, checksum (`xxh3-64:<16 hex digits>`) and statistics by column name."""
+    """What a writer left behind: rows, bytes, checksum (`xxh3-64:<16 hex digits>`) and statistics by column
+    name."""
 
     rows: int
     size: int
@@ -56,28 +58,45 @@ class WrittenFile:
 
 @dataclass(frozen=True, slots=True)
 class WriteOptions:
-    """Knobs that a format may honour: rows a group (Parquet, Arrow), compression, per-column encodings."""
+    """Knobs that a format may honour: rows a group (Parquet, Arrow), compression, per-column encodings.
+
+    Compression `"default"` is the format's own choice: zstd for Parquet, none for Arrow (so that it can be
+    memory-mapped); Lance and Vortex choose encodings themselves. `blob_columns` names binary columns of large
+    values.
+    """
 
     row_group_rows: int = 65_536
-    compression: str = "zstd"
+    compression: str = "default"
     blob_columns: frozenset[str] = frozenset()
     extra: Mapping[str, str] = field(default_factory=dict)
 
 
 class FileWriter(Protocol):
-    """Push batches, then `close()`; `abort()` instead leaves no usable file. Not thread-safe."""
+    """Push batches, then `close()`; `abort()` instead (at any time, more than once) leaves no file. Not
+    thread-safe.
+
+    After any error the file is unusable: abort. `StorageError` where the disk refuses (full, read-only),
+    `InvalidInputError` where a batch's schema is not the file's or a value can't be held (a date64 that is no
+    whole day).
+    """
 
     def write(self, batch: pa.RecordBatch) -> None: ...
 
-    def close(self) -> WrittenFile: ...
+    def close(self) -> WrittenFile:
+        """Finish the file. It is neither fsynced nor renamed: the caller does both."""
+        ...
 
     def abort(self) -> None: ...
 
 
 class FileReader(Protocol):
-    """An open data file. Safe to use from several threads (a format whose handle is not keeps one per thread).
+    """An open data file. Safe to use from several threads (a format whose handle is not keeps one per
+    thread).
 
-    Columns are top-level names; `None` means all. Row positions count from the file's first row.
+    Columns are top-level names; `None` means all. Row positions count from the file's first row. Every method
+    raises `CorruptDataError` where the file turns out damaged or gone, `NotFoundError` on a column that the
+    file does not have, `InvalidInputError` on rows outside of it. `close()` is optional: a reader that nobody
+    holds closes itself.
     """
 
     @property
@@ -91,7 +110,8 @@ class FileReader(Protocol):
     def read(
         self, columns: Sequence[str] | None, start: int, stop: int, *, batch_rows: int = 65_536
     ) -> Iterator[pa.RecordBatch]:
-        """Rows `[start, stop)` in order, as batches of at most `batch_rows` rows with just `columns`, in that order.
+        """Rows `[start, stop)` in order, as batches of at most `batch_rows` rows with just `columns`, in that
+        order.
 
         No columns asked for gives batches without columns whose `num_rows` add up.
         """
@@ -102,19 +122,22 @@ class FileReader(Protocol):
         ...
 
     def prune(self, predicate: Expr, start: int, stop: int) -> list[tuple[int, int]]:
-        """Row ranges inside `[start, stop)` that may hold matches, by the format's own statistics; all when unknown.
+        """Row ranges inside `[start, stop)` that may hold matches, by the format's own statistics; all when
+        unknown.
 
         Never leaves out a row for which `predicate` is true.
         """
         ...
 
     def matching(self, predicate: Expr, start: int, stop: int) -> np.ndarray | None:
-        """Positions (int64, ascending) inside `[start, stop)` where `predicate` is true, evaluated by the format itself,
-        exactly as `predicate.evaluate` would; None where the format can't, or can't exactly."""
+        """Positions (int64, ascending) inside `[start, stop)` where `predicate` is true, evaluated by the
+        format itself, exactly as `predicate.evaluate` would; None where the format can't, or can't
+        exactly."""
         ...
 
     def mapped(self, column: str) -> list[np.ndarray] | None:
-        """A vector column without nulls as memory-mapped arrays [rows, dim] in row order, no copy; None if not possible."""
+        """A vector column without nulls as memory-mapped arrays [rows, dim] in row order, no copy; None if
+        not possible."""
         ...
 
     def close(self) -> None: ...
@@ -127,13 +150,18 @@ class FileFormat(Protocol):
     suffix: str
 
     def unsupported(self, schema: pa.Schema) -> list[str]:
-        """Names of top-level columns that this format can't give back bit for bit with the same Arrow type."""
+        """Names of top-level columns that this format can't give back bit for bit with the same Arrow
+        type."""
         ...
 
     def create(self, path: Path, schema: pa.Schema, options: WriteOptions) -> FileWriter:
-        """Start a new local file at `path` (which must not exist)."""
+        """Start a new local file at `path` (which must not exist).
+
+        Raises `UnsupportedError`, before anything is written, naming each column that `unsupported` names.
+        """
         ...
 
     def open(self, source: FileSource) -> FileReader:
-        """Open a file; `CorruptDataError` if it is missing, has another length than `source.size`, or is damaged."""
+        """Open a file; `CorruptDataError` if it is missing, has another length than `source.size`, or is
+        damaged."""
         ...
