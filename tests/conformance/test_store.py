@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from vectorlake.errors import AlreadyExistsError, InvalidInputError, NotFoundError
+from vectorlake.errors import AlreadyExistsError, InvalidInputError, NotFoundError, StorageError
 from vectorlake.store import Store, open_store, resolve
 from vectorlake.testing.faults import FaultyStore
 
@@ -271,6 +271,18 @@ def test_staged_object_of_a_failed_writer_never_appears(store: Store, error: typ
     assert not seen[0].exists()
     assert list(store.list()) == []
     assert list(store.leftovers()) == []
+
+
+def test_staged_object_that_nobody_wrote(store: Store) -> None:
+    with pytest.raises(StorageError, match="data/file"), store.staged("data/file"):
+        pass
+    assert list(store.list()) == []
+
+
+def test_disk_full_under_a_staged_object(store: Store) -> None:
+    with pytest.raises(StorageError, match="disk is full") as raised, store.staged("data/file") as local:
+        raise RuntimeError(f"some writer: {local}: No space left on device (os error 28)")
+    assert f"{store.uri}/data/file" in str(raised.value)
 
 
 def test_staged_50_mb(store: Store) -> None:

@@ -25,7 +25,7 @@ def store() -> FaultyStore:
 
 
 def fetches(store: FaultyStore) -> list[str]:
-    return [call.path for call in store.trace if call.method == "get_range"]
+    return [call.path for call in store.trace if call.method == "get_ranges"]
 
 
 def test_a_copy_is_fetched_once_and_used_again(tmp_path: Path, store: FaultyStore) -> None:

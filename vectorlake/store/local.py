@@ -9,10 +9,11 @@ import stat
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
 
 from vectorlake.errors import AlreadyExistsError, NotFoundError, StorageError
-from vectorlake.store.location import check_path, join
+from vectorlake.store.location import check_path
 from vectorlake.store.protocol import ObjectInfo
 
 TEMPORARY_PREFIX = ".tmp-"
@@ -101,19 +102,20 @@ class LocalStore:
     def _walk(self, folder: str, start_after: str) -> Iterator[tuple[str, os.stat_result]]:
         # A folder sorts as its name plus "/", which makes depth-first order the lexicographic order of whole
         # paths.
+        def wanted(path: str) -> bool:
+            return path > start_after or start_after.startswith(path)
+
+        below = f"{folder}/" if folder else ""
         try:
             with os.scandir(self._file(folder) if folder else self._root) as entries:
-                found = sorted(
-                    (entry.name + "/" if entry.is_dir() else entry.name, entry) for entry in entries
-                )
+                named = ((entry.name + "/" if entry.is_dir() else entry.name, entry) for entry in entries)
+                found = sorted(((n, e) for n, e in named if wanted(below + n)), key=itemgetter(0))
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
             raise self._failed("list", folder, error) from error
         for name, entry in found:
-            path = join(folder, name)
-            if path <= start_after and not start_after.startswith(path):
-                continue
+            path = below + name
             if name.endswith("/"):
                 yield from self._walk(path[:-1], start_after)
             elif path > start_after:
@@ -170,7 +172,7 @@ class LocalStore:
                 yield Path(temporary)
             except Exception as error:
                 own = isinstance(error, OSError) and error.filename in (temporary, Path(temporary))
-                known = _disk_full(error) or (error if own else None)
+                known = disk_full(error) or (error if own else None)
                 if known is None:
                     raise
                 raise self._failed("write", path, known, size=_size(temporary)) from error
@@ -315,7 +317,7 @@ def _make_folder(folder: str, root: str) -> None:
         _sync_folder(parent)
 
 
-def _disk_full(error: BaseException) -> OSError | None:
+def disk_full(error: BaseException) -> OSError | None:
     """The disk-full error inside an exception of a file writer, which may have been turned into text on its
     way."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import re
 from collections.abc import Mapping
@@ -110,11 +111,36 @@ _KNOWN: Mapping[Kind, tuple[str, ...]] = {
     ),
 }
 
-_ENVIRONMENT = {Kind.S3: ("AWS_",), Kind.GCS: ("GOOGLE_",), Kind.AZURE: ("AZURE_",)}
+_ENVIRONMENT: Mapping[Kind, tuple[str, ...]] = {
+    Kind.S3: (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_REGION",
+        "AWS_DEFAULT_REGION",
+        "AWS_ENDPOINT",
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_ALLOW_HTTP",
+        "AWS_SKIP_SIGNATURE",
+    ),
+    Kind.GCS: ("GOOGLE_SERVICE_ACCOUNT", "GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_BASE_URL"),
+    Kind.AZURE: (
+        "AZURE_STORAGE_ACCOUNT_NAME",
+        "AZURE_STORAGE_ACCOUNT_KEY",
+        "AZURE_STORAGE_SAS_KEY",
+        "AZURE_STORAGE_TOKEN",
+        "AZURE_CLIENT_ID",
+        "AZURE_CLIENT_SECRET",
+        "AZURE_TENANT_ID",
+        "AZURE_ENDPOINT",
+    ),
+}
 
 _SECRET = re.compile(r"secret|token|password|account_key|sas|service_account_key|access_key$", re.IGNORECASE)
 
 
+@functools.cache
 def accepts(kind: Kind, name: str) -> bool:
     """Whether the client of `kind` knows an option of that name (it is asked, so its aliases all count)."""
     if name in (RETRIES, RETRY_SECONDS):
@@ -156,12 +182,9 @@ def options_for(kind: Kind, options: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in options.items() if accepts(kind, name)}
 
 
-def environment_of(kind: Kind) -> tuple[tuple[str, str], ...]:
-    """The environment variables that the client of `kind` reads, so that a changed one makes a new client."""
-    prefixes = _ENVIRONMENT.get(kind, ())
-    return tuple(
-        sorted((name, value) for name, value in os.environ.items() if name.startswith(prefixes or "\0"))
-    )
+def environment_of(kind: Kind) -> tuple[str | None, ...]:
+    """What the environment says of keys and endpoints for `kind`, so that a change makes a new client."""
+    return tuple(map(os.environ.get, _ENVIRONMENT.get(kind, ())))
 
 
 def redacted(options: Mapping[str, str]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from obstore.exceptions import AlreadyExistsError as ObstoreAlreadyExistsError
 from obstore.exceptions import BaseError
 
 from vectorlake.errors import AlreadyExistsError, NotFoundError, StorageError, UnsupportedError
+from vectorlake.store.local import disk_full
 from vectorlake.store.location import Kind, check_path, join
 from vectorlake.store.options import redacted
 from vectorlake.store.protocol import ObjectInfo
@@ -173,16 +174,21 @@ class RemoteStore:
         key = self._key(path)
         with tempfile.TemporaryDirectory(prefix="vectorlake-staged-") as folder:
             local = Path(folder) / key.rpartition("/")[2][-100:]
-            yield local
-            size = local.stat().st_size
+            try:
+                yield local
+                size = local.stat().st_size
+            except Exception as error:
+                missing = isinstance(error, FileNotFoundError) and not local.exists()
+                if disk_full(error) is None and not missing:
+                    raise
+                reason = "nothing was written to it" if missing else f"the disk is full ({disk_full(error)})"
+                raise StorageError(
+                    f"could not write {self._at(path)} by way of {local}: {reason}; "
+                    "free space there, or set TMPDIR to a larger disk, then retry"
+                ) from error
             part = max(_PART_BYTES, -(-size // _MOST_PARTS))
-            self._call(
-                "write",
-                path,
-                lambda: obstore.put(
-                    self._native(), key, local, chunk_size=part, max_concurrency=_PARTS_AT_ONCE
-                ),
-            )
+            upload = functools.partial(obstore.put, chunk_size=part, max_concurrency=_PARTS_AT_ONCE)
+            self._call("write", path, lambda: upload(self._native(), key, local))
 
     def sync_folders(self, paths: Iterable[str]) -> None:
         # An object store has acknowledged what it holds.

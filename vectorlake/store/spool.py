@@ -18,7 +18,9 @@ from vectorlake.store.protocol import Store
 
 CAPACITY_VARIABLE = "VECTORLAKE_CACHE_BYTES"
 _DEFAULT_CAPACITY = 2 << 30
-_CHUNK_BYTES = 32 << 20
+# What is held in memory, and what one connection fetches of it.
+_CHUNK_BYTES = 64 << 20
+_PART_BYTES = 8 << 20
 _FOLDER_PREFIX = "vectorlake-spool-"
 
 
@@ -112,7 +114,9 @@ def _fetch(store: Store, path: str, size: int, target: Path) -> None:
     try:
         with open(target, "wb") as file:
             for start in range(0, size, _CHUNK_BYTES):
-                file.write(store.get_range(path, start, min(_CHUNK_BYTES, size - start)))
+                end = min(start + _CHUNK_BYTES, size)
+                ranges = [(first, min(_PART_BYTES, end - first)) for first in range(start, end, _PART_BYTES)]
+                file.writelines(store.get_ranges(path, ranges))
             found = file.tell()
             if found == size:
                 found = store.head(path).size
