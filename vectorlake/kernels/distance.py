@@ -20,7 +20,7 @@ _INFINITY = np.float32(np.inf)
 
 
 @intrinsic
-def _pointer_to(_typing: Any, address: Any, like: Any) -> Any:
+def pointer_to(_typing: Any, address: Any, like: Any) -> Any:
     """(address, a value of the element type) -> typed pointer."""
 
     def codegen(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
@@ -30,7 +30,7 @@ def _pointer_to(_typing: Any, address: Any, like: Any) -> Any:
 
 
 @intrinsic
-def _single_of_bits(_typing: Any, bits: Any) -> Any:
+def single_of_bits(_typing: Any, bits: Any) -> Any:
     """The float32 that has these 32 bits."""
 
     def codegen(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Value:
@@ -49,7 +49,7 @@ def address_of(array: Any) -> int:
 def half_to_single(half: Any) -> Any:
     """Widen a float16 by integer arithmetic: exact, and vectorised on any machine."""
     wide = np.uint32(half)
-    magnitude = _single_of_bits((wide & np.uint32(0x7FFF)) << np.uint32(13)) * _HALF_TO_SINGLE
+    magnitude = single_of_bits((wide & np.uint32(0x7FFF)) << np.uint32(13)) * _HALF_TO_SINGLE
     if (wide & np.uint32(0x7C00)) == np.uint32(0x7C00):
         magnitude = _INFINITY
     if wide & np.uint32(0x8000):
@@ -68,15 +68,15 @@ def as_floats(code: int, address: int, dimension: int, buffer: Any) -> tuple[int
     if code == FLOAT64:
         return address, 0
     if code == FLOAT16:
-        halves = carray(_pointer_to(address, np.uint16(0)), (dimension,))
+        halves = carray(pointer_to(address, np.uint16(0)), (dimension,))
         for i in range(dimension):
             buffer[i] = half_to_single(halves[i])
     elif code == INT8:
-        signed = carray(_pointer_to(address, np.int8(0)), (dimension,))
+        signed = carray(pointer_to(address, np.int8(0)), (dimension,))
         for i in range(dimension):
             buffer[i] = np.float32(signed[i])
     else:
-        unsigned = carray(_pointer_to(address, np.uint8(0)), (dimension,))
+        unsigned = carray(pointer_to(address, np.uint8(0)), (dimension,))
         for i in range(dimension):
             buffer[i] = np.float32(unsigned[i])
     return address_of(buffer), 1
@@ -87,11 +87,11 @@ def widen(code: int, address: int, dimension: int, target: Any, buffer: Any) -> 
     """Write a row's elements, exactly, into `target` (float64 [d]); `buffer` as for `as_floats`."""
     source, single = as_floats(code, address, dimension, buffer)
     if single:
-        singles = carray(_pointer_to(source, np.float32(0)), (dimension,))
+        singles = carray(pointer_to(source, np.float32(0)), (dimension,))
         for i in range(dimension):
             target[i] = np.float64(singles[i])
     else:
-        doubles = carray(_pointer_to(source, np.float64(0)), (dimension,))
+        doubles = carray(pointer_to(source, np.float64(0)), (dimension,))
         for i in range(dimension):
             target[i] = doubles[i]
 

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 import os
 import threading
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from vectorlake.errors import InvalidInputError
+from vectorlake.kernels.capability import best_path
 from vectorlake.kernels.metric import Metric, Path
 from vectorlake.kernels.reference import METRIC_CODES
 from vectorlake.kernels.rows import Rows
+
+if TYPE_CHECKING:
+    from vectorlake.kernels.paths import SearchPath
+
+NO_ROW: Final = 2**63 - 1
+
+_GROUP: Final = 24
+"""Queries that a thread takes at a time, at most: their codes, and a run of rows, stay in its cache."""
+
+_SMALL_WORK: Final = 2_000_000
+"""Elements to multiply below which threads would cost more than they save."""
 
 
 class ExactKnn:
@@ -24,20 +38,24 @@ class ExactKnn:
     nor the cutting into blocks changes a bit. A row never matches when an element is infinite or not a
     number, when its distance overflows float64, or, under cosine, when its norm or the query's is zero.
 
-    Memory is bounded by the queries, n * k results, and a few MiB per thread, however many rows are added.
-    Blocks are read where they stand (read-only and memory-mapped arrays too) and may be released once `add`
-    returns.
+    Candidates come from products of rounded vectors. A row is left out only when a proven bound on its
+    distance exceeds that of k rows; all others are measured in float64 from the stored values.
+
+    Memory is bounded by the queries, n * k results and some tens of MiB, however many rows are added. Blocks
+    are read where they stand (read-only and memory-mapped arrays too) and may be released once `add` returns.
+    Blocks of ten thousand rows or more go fastest.
 
     Args:
-        queries: [n, d] of float32, float64, float16, int8 or uint8, finite. Read until the last `add`: don't
-            change it.
+        queries: [n, d] of float32, float64, float16, int8 or uint8, finite. Read until the last `add`: leave
+            it be.
         k: how many rows to find for each query, at least 1.
         metric: the distance.
         threads: how many threads work inside `add`; as many as this process may run on when None.
-        path: how candidates are found; for tests and measurements.
+        path: how candidates are found; None or AUTO takes the fastest.
 
     Raises:
         InvalidInputError: wrong shapes or types, a query that is not finite, or k or threads below 1.
+        UnsupportedError: this machine can't run the path.
     """
 
     def __init__(
@@ -54,19 +72,20 @@ class ExactKnn:
             raise InvalidInputError(f"k is {k}: ask for at least one neighbour")
         if threads is not None and threads < 1:
             raise InvalidInputError(f"threads is {threads}: give at least 1, or None for all")
-        finite = self._queries.norms_are_finite()
+        finite = self._queries.finite()
         if not finite.all():
             bad = int(np.flatnonzero(~finite)[0])
             raise InvalidInputError(
                 f"query {bad} has an element that is infinite or not a number: leave it out"
             )
         self._metric = metric
-        self._path = path or Path.AUTO
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._path = best_path(path or Path.AUTO, queries=self._queries.count)
+        self._threads = threads or _cores()
         count = self._queries.count
         self._distances = np.full((count, k), np.inf)
-        self._row_ids = np.full((count, k), 2**63 - 1, np.int64)
+        self._row_ids = np.full((count, k), NO_ROW, np.int64)
         self._lock = threading.Lock()
+        self._search: SearchPath | None = None
 
     def add(
         self,
@@ -93,35 +112,13 @@ class ExactKnn:
             raise InvalidInputError(f"{rows.count} vectors came with a mask of shape {mask.shape}")
         if rows.count == 0 or self._queries.count == 0:
             return
-        from vectorlake.kernels.scan import prepare_queries, scan
-
-        with self._lock:
-            asked = self._queries
-            doubles = np.empty((asked.count, asked.dimension))
-            norms = np.empty(asked.count)
-            prepare_queries(asked.code, asked.address, asked.stride, 0, asked.count, doubles, norms)
-            code = METRIC_CODES[self._metric]
-
-            def work(part: npt.NDArray[np.int64]) -> None:
-                first, end = int(part[0]), int(part[-1]) + 1
-                scan(
-                    code,
-                    doubles[first:end],
-                    norms[first:end],
-                    rows.code,
-                    rows.address,
-                    rows.stride,
-                    ids,
-                    mask,
-                    0,
-                    rows.count,
-                    self._distances[first:end],
-                    self._row_ids[first:end],
-                )
-
-            parts = [p for p in np.array_split(np.arange(asked.count), self._threads) if len(p)]
-            with concurrent.futures.ThreadPoolExecutor(self._threads) as pool:
-                list(pool.map(work, parts))
+        work = rows.count * rows.dimension * self._queries.count
+        threads = 1 if work < _SMALL_WORK else self._threads
+        with self._lock, _Team(threads) as team:
+            if self._path is Path.DIRECT:
+                self._scan(rows, ids, mask, team)
+            else:
+                self._filter(rows, ids, mask, team)
 
     def result(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """The nearest rows among those added so far, nearest first; more blocks may follow.
@@ -131,9 +128,140 @@ class ExactKnn:
             there), and how many rows were found, int64 [n].
         """
         with self._lock:
-            order = np.lexsort((self._row_ids, self._distances), axis=1)
-            distances = np.take_along_axis(self._distances, order, axis=1)
-            row_ids = np.take_along_axis(self._row_ids, order, axis=1)
+            distances, row_ids = _sorted(self._distances, self._row_ids)
         found = distances < np.inf
         row_ids[~found] = -1
         return row_ids, distances, found.sum(axis=1)
+
+    def _filter(
+        self, rows: Rows, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_], team: _Team
+    ) -> None:
+        from vectorlake.kernels.paths import RUN_ROWS, Block
+
+        if self._search is None:
+            self._search = self._open(rows, mask)
+        search = self._search
+        count = self._queries.count
+        groups = _groups(count, self._threads)
+        for first in range(0, rows.count, search.block_rows):
+            part = slice(first, first + search.block_rows)
+            block = Block(rows.part(part), ids[part], mask[part])
+            search.begin(block)
+            starts = range(0, block.rows.count, RUN_ROWS)
+            team.run(search.encode, [(s, min(s + RUN_ROWS, block.rows.count)) for s in starts])
+            search.ready()
+            team.run(search.search, groups)
+
+    def _open(self, rows: Rows, mask: npt.NDArray[np.bool_]) -> SearchPath:
+        from vectorlake.kernels import paths
+        from vectorlake.kernels.quantize import centre_of
+
+        task = paths.Task(
+            self._queries,
+            self._metric,
+            centre_of(rows, self._metric, mask),
+            self._distances,
+            self._row_ids,
+        )
+        if self._path is Path.AVX2:
+            return paths.PanelPath(task)
+        if self._path is Path.NUMKONG:
+            return paths.NumkongPath(task)
+        return paths.FloatPath(task)
+
+    def _scan(self, rows: Rows, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_], team: _Team) -> None:
+        from vectorlake.kernels.scan import prepare_queries, scan
+
+        asked = self._queries
+        doubles = np.empty((asked.count, asked.dimension))
+        norms = np.empty(asked.count)
+        prepare_queries(asked.code, asked.address, asked.stride, 0, asked.count, doubles, norms)
+        heaps = [(self._distances, self._row_ids)]
+        heaps += [
+            (np.full_like(self._distances, np.inf), np.full_like(self._row_ids, NO_ROW))
+            for _ in range(team.threads - 1)
+        ]
+        free = list(heaps)
+
+        def part(first: int, end: int) -> None:
+            heap = free.pop()  # as many heaps as threads, so there is one
+            scan(
+                METRIC_CODES[self._metric],
+                doubles,
+                norms,
+                rows.code,
+                rows.address,
+                rows.stride,
+                ids,
+                mask,
+                first,
+                end,
+                *heap,
+            )
+            free.append(heap)
+
+        step = max(1, min(8192, -(-rows.count // team.threads)))
+        team.run(part, [(s, min(s + step, rows.count)) for s in range(0, rows.count, step)])
+        if len(heaps) > 1:
+            k = self._distances.shape[1]
+            distances, row_ids = _sorted(
+                *(np.concatenate(parts, axis=1) for parts in zip(*heaps, strict=True))
+            )
+            # Descending order is a heap.
+            self._distances[:] = distances[:, :k][:, ::-1]
+            self._row_ids[:] = row_ids[:, :k][:, ::-1]
+
+
+class _Team:
+    """Threads that share out the parts of one step; none are started for one."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._pool: concurrent.futures.ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        if self.threads > 1:
+            self._pool = concurrent.futures.ThreadPoolExecutor(self.threads - 1, "vectorlake-knn")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def run(self, function: Callable[[int, int], None], parts: Sequence[tuple[int, int]]) -> None:
+        """Call the function for every part; returns when all are done."""
+        following = itertools.count()
+
+        def work() -> None:
+            while (place := next(following)) < len(parts):
+                function(*parts[place])
+
+        helpers = min(self.threads, len(parts)) - 1
+        others = [self._pool.submit(work) for _ in range(helpers)] if self._pool is not None else []
+        try:
+            work()
+        finally:
+            concurrent.futures.wait(others)
+        for other in others:
+            other.result()
+
+
+def _groups(count: int, threads: int) -> list[tuple[int, int]]:
+    """Cut queries into groups of whole tiles, as many for each thread."""
+    from vectorlake.kernels.microkernel import TILE_QUERIES
+
+    rounds = -(-count // (threads * _GROUP))
+    tiles = -(-count // (threads * rounds * TILE_QUERIES))
+    step = tiles * TILE_QUERIES
+    return [(first, min(first + step, count)) for first in range(0, count, step)]
+
+
+def _sorted(
+    distances: npt.NDArray[np.float64], row_ids: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    order = np.lexsort((row_ids, distances), axis=1)
+    return np.take_along_axis(distances, order, axis=1), np.take_along_axis(row_ids, order, axis=1)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

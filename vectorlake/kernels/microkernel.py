@@ -1,0 +1,206 @@
+"""Small dense products and threshold tests as LLVM IR, so that registers are used as intended.
+
+Integer products use the two multiply-add instructions of AVX2: bytes into 16-bit pair sums, whose operands
+are narrow enough that `DEPTH` of them add up without saturating, then pairs into 32 bits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils as numba_cgutils
+
+from vectorlake.kernels.jit import Builder, Value, intrinsic
+
+cgutils: Any = numba_cgutils  # it has no types
+
+TILE_QUERIES = 3
+TILE_VECTORS = 2
+DEPTH = 3
+
+PANEL_ROWS = 8 * TILE_VECTORS
+STEP = 4 * DEPTH
+"""Dimensions are padded to a multiple of this."""
+
+LEVELS = 52
+"""Elements are rounded to -LEVELS..LEVELS. One operand is offset to 0..2 * LEVELS, for the unsigned side of
+the instruction; 2 * DEPTH products of it with the other stay below 2**15."""
+
+assert 2 * DEPTH * (2 * LEVELS) * LEVELS < 2**15
+
+_BYTE = ir.IntType(8)
+_INT32 = ir.IntType(32)
+_INT64 = ir.IntType(64)
+_FLOAT = ir.FloatType()
+_BYTES = ir.VectorType(_BYTE, 32)
+_INT16S = ir.VectorType(ir.IntType(16), 16)
+_INT32S = ir.VectorType(_INT32, 8)
+_FLOATS = ir.VectorType(_FLOAT, 8)
+
+
+@intrinsic
+def multiply_tile(typing: Any, panel: Any, queries: Any, steps: Any, out: Any, stride: Any) -> Any:
+    """Integer products of TILE_QUERIES queries with PANEL_ROWS rows.
+
+    Args:
+        panel: address of unsigned bytes [4-byte word of a row][PANEL_ROWS][4], aligned to 32.
+        queries: address of signed bytes [4-byte word of a query][TILE_QUERIES][4].
+        steps: padded dimension / STEP.
+        out: address of int32, TILE_QUERIES runs of PANEL_ROWS products.
+        stride: bytes from one run to the next.
+    """
+    return types.void(panel, queries, steps, out, stride), _multiply_tile
+
+
+def _multiply_tile(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Value:
+    panel, queries, steps, out, stride = arguments
+    add_bytes = _declared(builder, "llvm.x86.avx2.pmadd.ub.sw", _INT16S, _BYTES)
+    add_pairs = _declared(builder, "llvm.x86.avx2.pmadd.wd", _INT32S, _INT16S)
+    ones = ir.Constant(_INT16S, [1] * 16)
+    tile = [(q, v) for q in range(TILE_QUERIES) for v in range(TILE_VECTORS)]
+    sums = {place: cgutils.alloca_once(builder, _INT32S) for place in tile}
+    for place in tile:
+        builder.store(ir.Constant(_INT32S, None), sums[place])
+    with cgutils.for_range(builder, steps, intp=_INT64) as loop:
+        rows_at = _offset(builder, panel, loop.index, 4 * PANEL_ROWS * DEPTH)
+        queries_at = _offset(builder, queries, loop.index, 4 * TILE_QUERIES * DEPTH)
+        pairs: dict[tuple[int, int], Value] = {}
+        for depth in range(DEPTH):
+            rows = [
+                _load(builder, rows_at, 32 * (TILE_VECTORS * depth + v), _BYTES, align=32)
+                for v in range(TILE_VECTORS)
+            ]
+            for q in range(TILE_QUERIES):
+                word = _load(builder, queries_at, 4 * (TILE_QUERIES * depth + q), _INT32, align=4)
+                query = builder.bitcast(_splat(builder, word, _INT32S), _BYTES)
+                for v in range(TILE_VECTORS):
+                    product = builder.call(add_bytes, [rows[v], query])
+                    pairs[q, v] = builder.add(pairs[q, v], product) if depth else product
+        for place in tile:
+            widened = builder.call(add_pairs, [pairs[place], ones])
+            builder.store(builder.add(builder.load(sums[place]), widened), sums[place])
+    for q, v in tile:
+        run = builder.add(out, builder.mul(stride, ir.Constant(_INT64, q)))
+        _store(builder, builder.load(sums[q, v]), run, 32 * v)
+    return context.get_dummy_value()
+
+
+def _test(*, integers: bool) -> Any:
+    def codegen(_context: Any, builder: Builder, _signature: Any, arguments: Any) -> Value:
+        scores, bias, terms, stride, scale, norm, error, weight, threshold = arguments
+        if integers:
+            products = _load(builder, scores, 0, _INT32S, align=4)
+            products = builder.sub(products, _splat(builder, bias, _INT32S))
+            approximate = builder.sitofp(products, _FLOATS)
+        else:
+            approximate = _load(builder, scores, 0, _FLOATS, align=4)
+        scaled = builder.fmul(approximate, _splat(builder, scale, _FLOATS))
+        total = _row_term(builder, terms, stride, 0, scaled)
+        for index, factor in enumerate((norm, error, weight), start=1):
+            term = _row_term(builder, terms, stride, index, _splat(builder, factor, _FLOATS))
+            total = builder.fadd(total, term)
+        passed = builder.fcmp_ordered(">=", total, _splat(builder, threshold, _FLOATS))
+        return builder.zext(builder.bitcast(passed, _BYTE), _INT64)
+
+    return codegen
+
+
+def _row_term(builder: Builder, terms: Value, stride: Value, index: int, factor: Value) -> Value:
+    row = builder.add(terms, builder.mul(stride, ir.Constant(_INT64, index)))
+    return builder.fmul(_load(builder, row, 0, _FLOATS, align=4), factor)
+
+
+@intrinsic
+def test_integers(
+    typing: Any,
+    scores: Any,
+    bias: Any,
+    terms: Any,
+    stride: Any,
+    scale: Any,
+    norm: Any,
+    error: Any,
+    weight: Any,
+    threshold: Any,
+) -> Any:
+    """Which of 8 rows may be near enough, as the low 8 bits of an integer.
+
+    Args:
+        scores: address of int32 [8] products.
+        bias: int32 taken from each product.
+        terms: address of the first of 8 rows in float32 [4, rows] (see `quantize`).
+        stride: bytes from one term of a row to the next.
+        scale, norm, error, weight: float32, what each term is multiplied by, the first by the product too.
+        threshold: float32 that the sum must reach.
+    """
+    arguments = (scores, bias, terms, stride, scale, norm, error, weight, threshold)
+    return types.int64(*arguments), _test(integers=True)
+
+
+@intrinsic
+def test_floats(
+    typing: Any,
+    scores: Any,
+    bias: Any,
+    terms: Any,
+    stride: Any,
+    scale: Any,
+    norm: Any,
+    error: Any,
+    weight: Any,
+    threshold: Any,
+) -> Any:
+    """`test_integers` for float32 products; the bias is not read."""
+    arguments = (scores, bias, terms, stride, scale, norm, error, weight, threshold)
+    return types.int64(*arguments), _test(integers=False)
+
+
+@intrinsic
+def trailing_zeros(typing: Any, bits: Any) -> Any:
+    """The position of the lowest bit that is set."""
+
+    def codegen(_context: Any, builder: Builder, _signature: Any, arguments: Any) -> Value:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(bits), codegen
+
+
+@intrinsic
+def prefetch(typing: Any, address: Any) -> Any:
+    """Ask for the cache line at an address."""
+
+    def codegen(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Value:
+        pointer = builder.inttoptr(arguments[0], _BYTE.as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), _INT32, _INT32, _INT32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [pointer, *(ir.Constant(_INT32, value) for value in (0, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.void(address), codegen
+
+
+def _declared(builder: Builder, name: str, result: Any, operand: Any) -> Value:
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, [operand, operand]), name)
+
+
+def _offset(builder: Builder, base: Value, index: Value, size: int) -> Value:
+    return builder.add(base, builder.mul(index, ir.Constant(_INT64, size)))
+
+
+def _load(builder: Builder, base: Value, offset: int, kind: Any, *, align: int) -> Value:
+    address = builder.add(base, ir.Constant(_INT64, offset))
+    return builder.load(builder.inttoptr(address, kind.as_pointer()), align=align)
+
+
+def _store(builder: Builder, value: Value, base: Value, offset: int) -> None:
+    address = builder.add(base, ir.Constant(_INT64, offset))
+    builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=4)
+
+
+def _splat(builder: Builder, value: Value, kind: Any) -> Value:
+    undefined = ir.Constant(kind, ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(_INT32, 0))
+    lanes = ir.Constant(ir.VectorType(_INT32, kind.count), [0] * kind.count)
+    return builder.shuffle_vector(first, undefined, lanes)

@@ -1,0 +1,284 @@
+"""The ways to find candidates: encode a block of rows, then search it for groups of queries."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from typing import Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from vectorlake.kernels.encode import LAYOUT_FLOATS, LAYOUT_PANELS, LAYOUT_ROWS, encode_rows
+from vectorlake.kernels.metric import Metric
+from vectorlake.kernels.microkernel import LEVELS, PANEL_ROWS, STEP, TILE_QUERIES
+from vectorlake.kernels.products import search_products
+from vectorlake.kernels.quantize import QueryCode, encode_queries
+from vectorlake.kernels.reference import METRIC_CODES
+from vectorlake.kernels.rows import Rows
+from vectorlake.kernels.scan import prepare_queries
+
+BLOCK_BYTES: Final = 8 << 20
+"""How large an encoded block may be: each group of queries reads it, from the last level of cache."""
+
+MOST_ROWS: Final = 16384
+RUN_ROWS: Final = 512
+
+_QUERIES_AT_ONCE: Final = 2048
+_SMALLEST_LENGTH: Final = 1e-30
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Task:
+    """What all paths are given.
+
+    Attributes:
+        queries: as the caller handed them over.
+        metric: the distance.
+        centre: float32 [d], of product space.
+        distances: float64 [n, k], heaps.
+        row_ids: int64 [n, k], heaps.
+    """
+
+    queries: Rows
+    metric: Metric
+    centre: npt.NDArray[np.float32]
+    distances: npt.NDArray[np.float64]
+    row_ids: npt.NDArray[np.int64]
+
+    @property
+    def room(self) -> int:
+        """How many candidates may wait for each query."""
+        return max(1024, min(8 * int(self.distances.shape[1]), MOST_ROWS))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Block:
+    """Rows of one call, few enough to be encoded at once.
+
+    Attributes:
+        rows: the vectors.
+        ids: int64 [m].
+        valid: bool [m], or empty where all are.
+    """
+
+    rows: Rows
+    ids: npt.NDArray[np.int64]
+    valid: npt.NDArray[np.bool_]
+
+
+class SearchPath(Protocol):
+    """Encodes one block after another and searches it, both by parts that threads share out."""
+
+    block_rows: int
+    """How many rows a block may have."""
+
+    def begin(self, block: Block) -> None:
+        """Make room for a block."""
+        ...
+
+    def encode(self, start: int, end: int) -> None:
+        """Encode some of its rows; `start` is a multiple of RUN_ROWS."""
+        ...
+
+    def ready(self) -> None:
+        """All rows are encoded."""
+        ...
+
+    def search(self, first: int, end: int) -> None:
+        """Offer the block to the heaps of some queries; `first` is a multiple of TILE_QUERIES."""
+        ...
+
+
+class _Encoding:
+    """What the paths share: queries and blocks in product space."""
+
+    def __init__(self, task: Task, *, levels: int, layout: int, offset: int, padded: int) -> None:
+        self.task = task
+        self.levels = levels
+        self.layout = layout
+        self.padded = padded
+        width = padded * (4 if layout == LAYOUT_FLOATS else 1)
+        runs = max(1, BLOCK_BYTES // (width * RUN_ROWS))
+        self.block_rows = min(MOST_ROWS, runs * RUN_ROWS)
+        self.queries = _encode_all(task, levels=levels, offset=offset, padded=padded)
+        self.largest = 0.0
+        self.metric = METRIC_CODES[task.metric]
+        self.integers = np.empty(0, np.uint8)
+        self.floats = np.empty((0, padded), np.float32)
+
+    def begin(self, block: Block) -> None:
+        self.block = block
+        places = -(-block.rows.count // PANEL_ROWS) * PANEL_ROWS
+        if self.layout == LAYOUT_FLOATS:
+            if len(self.floats) < places:
+                self.floats = np.zeros((places, self.padded), np.float32)
+        elif len(self.integers) < places * self.padded:
+            self.integers = _aligned(places * self.padded)
+        self.wide_terms = np.zeros((4, places))
+        self.wide_terms[3, block.rows.count :] = -np.inf
+
+    def encode(self, start: int, end: int) -> None:
+        rows = self.block.rows
+        encode_rows(
+            self.metric,
+            rows.code,
+            rows.address,
+            rows.stride,
+            self.block.valid,
+            start,
+            end,
+            self.task.centre,
+            self.layout,
+            self.levels,
+            self.padded,
+            self.integers,
+            self.floats,
+            self.wide_terms,
+        )
+
+    def ready(self) -> None:
+        self.largest = max(float(self.wide_terms[2].max()), _SMALLEST_LENGTH)
+        units = np.array([[1.0], [1.0], [1.0], [self.largest]]) * self.largest
+        self.terms = (self.wide_terms / units).astype(np.float32)
+
+
+class PanelPath(_Encoding):
+    """Integer products by AVX2, fused with the selection."""
+
+    def __init__(self, task: Task) -> None:
+        padded = -(-task.queries.dimension // STEP) * STEP
+        super().__init__(task, levels=LEVELS, layout=LAYOUT_PANELS, offset=LEVELS, padded=padded)
+        tiles = -(-task.queries.count // TILE_QUERIES)
+        integers = np.zeros((tiles * TILE_QUERIES, padded), np.int8)
+        integers[: task.queries.count] = self.queries.integers
+        words = integers.view(np.int32).reshape(tiles, TILE_QUERIES, padded // 4)
+        self.tiles = np.ascontiguousarray(words.transpose(0, 2, 1))
+        self.queries = dataclasses.replace(self.queries, integers=np.empty((0, padded), np.int8))
+
+    def search(self, first: int, end: int) -> None:
+        from vectorlake.kernels.search import search_panels
+
+        asked, rows = self.task.queries, self.block.rows
+        search_panels(
+            self.metric,
+            rows.dimension,
+            self.padded,
+            asked.code,
+            asked.address + first * asked.stride,
+            asked.stride,
+            self.queries.facts[first:end],
+            self.tiles.ctypes.data + first * self.padded,
+            self.integers.ctypes.data,
+            self.task.room,
+            self.terms,
+            self.largest,
+            rows.code,
+            rows.address,
+            rows.stride,
+            self.block.ids,
+            self.task.distances[first:end],
+            self.task.row_ids[first:end],
+        )
+
+
+class _ProductPath(_Encoding):
+    """Products by a library, into a buffer that each thread keeps."""
+
+    def __init__(self, task: Task, *, levels: int, layout: int) -> None:
+        super().__init__(
+            task, levels=levels, layout=layout, offset=0, padded=-(-task.queries.dimension // 4) * 4
+        )
+        self.local = threading.local()
+
+    def select(self, first: int, end: int, products: int, stride: int) -> None:
+        asked, rows = self.task.queries, self.block.rows
+        search_products(
+            self.metric,
+            rows.dimension,
+            int(self.levels > 0),
+            asked.code,
+            asked.address + first * asked.stride,
+            asked.stride,
+            self.queries.facts[first:end],
+            products,
+            stride,
+            self.task.room,
+            self.terms,
+            self.largest,
+            rows.code,
+            rows.address,
+            rows.stride,
+            self.block.ids,
+            self.task.distances[first:end],
+            self.task.row_ids[first:end],
+        )
+
+
+class FloatPath(_ProductPath):
+    """Float32 products by numpy's BLAS."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task, levels=0, layout=LAYOUT_FLOATS)
+
+    def search(self, first: int, end: int) -> None:
+        queries = self.queries.integers[first:end]
+        places = self.terms.shape[1]
+        products = _buffer(self.local, (len(queries), places), np.float32)
+        np.matmul(queries, self.floats[:places].T, out=products)
+        self.select(first, end, products.ctypes.data, products.strides[0])
+
+
+class NumkongPath(_ProductPath):
+    """Int8 products by numkong: AMX, VNNI or SDOT where the CPU has them."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task, levels=127, layout=LAYOUT_ROWS)
+
+    def ready(self) -> None:
+        import numkong
+
+        super().ready()
+        places = self.terms.shape[1]
+        integers = self.integers[: places * self.padded].view(np.int8).reshape(places, self.padded)
+        self.packed: Any = numkong.dots_pack(integers)
+
+    def search(self, first: int, end: int) -> None:
+        import numkong
+
+        queries = self.queries.integers[first:end]
+        shape = (len(queries), self.terms.shape[1])
+        products: Any = getattr(self.local, "products", None)
+        if products is None or tuple(products.shape) != shape:
+            products = self.local.products = numkong.empty(shape, dtype="int32")
+        numkong.dots_packed(queries, self.packed, out=products)
+        self.select(first, end, int(products.data_ptr), shape[1] * 4)
+
+
+def _encode_all(task: Task, *, levels: int, offset: int, padded: int) -> QueryCode:
+    """Encode queries a few at a time: their float64 copies take eight times the room of the integers."""
+    asked = task.queries
+    parts = []
+    for first in range(0, asked.count, _QUERIES_AT_ONCE):
+        count = min(_QUERIES_AT_ONCE, asked.count - first)
+        doubles = np.empty((count, asked.dimension))
+        prepare_queries(asked.code, asked.address, asked.stride, first, count, doubles, np.empty(count))
+        parts.append(
+            encode_queries(doubles, task.centre, task.metric, levels=levels, offset=offset, padded=padded)
+        )
+    return QueryCode(
+        np.concatenate([part.integers for part in parts]), np.concatenate([part.facts for part in parts])
+    )
+
+
+def _aligned(size: int) -> npt.NDArray[np.uint8]:
+    store = np.zeros(size + 64, np.uint8)
+    start = -store.ctypes.data % 64
+    return store[start : start + size]
+
+
+def _buffer(local: threading.local, shape: tuple[int, int], kind: Any) -> npt.NDArray[Any]:
+    products: npt.NDArray[Any] | None = getattr(local, "products", None)
+    if products is None or products.shape != shape:
+        products = local.products = np.empty(shape, kind)
+    return products

@@ -1,0 +1,104 @@
+"""Compiled selection from products that a library computed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from vectorlake.kernels.jit import entry
+from vectorlake.kernels.select import RUN, begin, visit
+
+
+@entry(
+    "void(int64, int64, int64, int64, int64, int64, float64[:, ::1], int64, int64, int64, float32[:, ::1], "
+    "float64, int64, int64, int64, int64[::1], float64[:, ::1], int64[:, ::1])"
+)
+def search_products(
+    metric: int,
+    dimension: int,
+    integers: int,
+    query_code: int,
+    query_address: int,
+    query_stride: int,
+    facts: Any,
+    products: int,
+    product_stride: int,
+    room: int,
+    terms: Any,
+    largest: float,
+    code: int,
+    address: int,
+    stride: int,
+    row_ids: Any,
+    heap_distances: Any,
+    heap_ids: Any,
+) -> None:
+    """Offer a block's rows to the heaps of a group of queries, given their products.
+
+    Args:
+        metric: one of `distance`'s constants.
+        dimension: of the vectors as stored.
+        integers: 1 when products are int32, 0 when they are float32.
+        query_code: element type of the queries as given.
+        query_address: where the group's first query stands.
+        query_stride: bytes from query to query.
+        facts: float64 [g, FACTS], see `quantize`.
+        products: address of [g, rows] products, int32 or float32.
+        product_stride: bytes from one query's products to the next's.
+        room: how many candidates may wait for each query, besides those of a run.
+        terms: float32 [4, rows], in units of `largest`; rows is a multiple of 8.
+        largest: the longest row in product space.
+        code: element type of the block as stored.
+        address: where its first row stands.
+        stride: bytes from row to row.
+        row_ids: int64 [rows].
+        heap_distances: float64 [g, k].
+        heap_ids: int64 [g, k].
+    """
+    group = facts.shape[0]
+    total = terms.shape[1]
+    thresholds = np.empty(group, np.float32)
+    factors = np.empty((group, 4), np.float32)
+    biases = np.empty(group, np.int32)
+    rows = np.empty(room + RUN, np.int32)
+    highs = np.empty(room + RUN, np.float32)
+    lows = np.empty(room + RUN, np.float32)
+    spare = np.empty(room + RUN, np.float32)
+    buffer = np.empty(dimension, np.float32)
+    query = np.empty(dimension, np.float64)
+    begin(metric, facts, dimension, largest, heap_distances, thresholds, factors, biases)
+    for q in range(group):
+        threshold = thresholds[q]
+        count = 0
+        for first in range(0, total, RUN):
+            end = min(first + RUN, total)
+            threshold, count = visit(
+                integers,
+                products + q * product_stride + first * 4,
+                first,
+                end,
+                metric,
+                facts[q],
+                query,
+                query_address + q * query_stride,
+                query_code,
+                largest,
+                code,
+                address,
+                stride,
+                row_ids,
+                terms,
+                factors[q],
+                biases[q],
+                threshold,
+                rows,
+                highs,
+                lows,
+                count,
+                spare,
+                buffer,
+                heap_distances[q],
+                heap_ids[q],
+                end == total,
+            )

@@ -1,0 +1,115 @@
+"""Compiled searches of one encoded block for a group of queries: products, then selection, run by run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from vectorlake.kernels.distance import address_of
+from vectorlake.kernels.jit import entry
+from vectorlake.kernels.microkernel import PANEL_ROWS, STEP, TILE_QUERIES, multiply_tile
+from vectorlake.kernels.select import RUN, begin, visit
+
+
+@entry(
+    "void(int64, int64, int64, int64, int64, int64, float64[:, ::1], int64, int64, int64, float32[:, ::1], "
+    "float64, int64, int64, int64, int64[::1], float64[:, ::1], int64[:, ::1])"
+)
+def search_panels(
+    metric: int,
+    dimension: int,
+    padded: int,
+    query_code: int,
+    query_address: int,
+    query_stride: int,
+    facts: Any,
+    tiles: int,
+    panels: int,
+    room: int,
+    terms: Any,
+    largest: float,
+    code: int,
+    address: int,
+    stride: int,
+    row_ids: Any,
+    heap_distances: Any,
+    heap_ids: Any,
+) -> None:
+    """Offer a block's rows to the heaps of a group of queries, by integer products of panels and tiles.
+
+    Args:
+        metric: one of `distance`'s constants.
+        dimension: of the vectors as stored.
+        padded: of their integers.
+        query_code: element type of the queries as given.
+        query_address: where the group's first query stands.
+        query_stride: bytes from query to query.
+        facts: float64 [g, FACTS], see `quantize`.
+        tiles: address of the group's integers, by whole tiles.
+        panels: address of the block's integers.
+        room: how many candidates may wait for each query, besides those of a run.
+        terms: float32 [4, rows], in units of `largest`; rows is a multiple of PANEL_ROWS.
+        largest: the longest row in product space.
+        code: element type of the block as stored.
+        address: where its first row stands.
+        stride: bytes from row to row.
+        row_ids: int64 [rows].
+        heap_distances: float64 [g, k].
+        heap_ids: int64 [g, k].
+    """
+    group = facts.shape[0]
+    total = terms.shape[1]
+    thresholds = np.empty(group, np.float32)
+    factors = np.empty((group, 4), np.float32)
+    biases = np.empty(group, np.int32)
+    rows = np.empty((group, room + RUN), np.int32)
+    highs = np.empty((group, room + RUN), np.float32)
+    lows = np.empty((group, room + RUN), np.float32)
+    counts = np.zeros(group, np.int64)
+    spare = np.empty(room + RUN, np.float32)
+    buffer = np.empty(dimension, np.float32)
+    query = np.empty(dimension, np.float64)
+    products = np.empty((TILE_QUERIES, RUN), np.int32)
+    begin(metric, facts, dimension, largest, heap_distances, thresholds, factors, biases)
+    for first in range(0, total, RUN):
+        end = min(first + RUN, total)
+        for tile in range(0, group, TILE_QUERIES):
+            for panel in range(first, end, PANEL_ROWS):
+                multiply_tile(
+                    panels + panel * padded,
+                    tiles + tile * padded,
+                    padded // STEP,
+                    address_of(products) + (panel - first) * 4,
+                    np.int64(RUN * 4),
+                )
+            for q in range(tile, min(tile + TILE_QUERIES, group)):
+                thresholds[q], counts[q] = visit(
+                    1,
+                    address_of(products[q - tile]),
+                    first,
+                    end,
+                    metric,
+                    facts[q],
+                    query,
+                    query_address + q * query_stride,
+                    query_code,
+                    largest,
+                    code,
+                    address,
+                    stride,
+                    row_ids,
+                    terms,
+                    factors[q],
+                    biases[q],
+                    thresholds[q],
+                    rows[q],
+                    highs[q],
+                    lows[q],
+                    counts[q],
+                    spare,
+                    buffer,
+                    heap_distances[q],
+                    heap_ids[q],
+                    end == total,
+                )

@@ -1,0 +1,322 @@
+"""Compiled selection: rows that a bound cannot rule out are candidates, and these are measured in float64.
+
+Nearness here is a float32 number, larger for nearer rows: in product space (see `quantize`) the inner
+product, less half the row's square except under dot, in units of (longest row of the block) * (longest of
+that and the query). `high` is the most that a row's nearness can be, `low` the least, but for the slack of
+float32 arithmetic, which thresholds allow for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import carray  # type: ignore[attr-defined]
+
+from vectorlake.kernels.distance import (
+    METRIC_COSINE,
+    METRIC_DOT,
+    METRIC_L2,
+    address_of,
+    as_floats,
+    distance,
+    norm,
+    pointer_to,
+    widen,
+)
+from vectorlake.kernels.heap import offer
+from vectorlake.kernels.jit import inner
+from vectorlake.kernels.microkernel import (
+    prefetch,
+    test_floats,
+    test_integers,
+    trailing_zeros,
+)
+from vectorlake.kernels.quantize import (
+    BIAS,
+    ERROR,
+    KIND,
+    KIND_BOUNDED,
+    KIND_DEAD,
+    NORM,
+    OFFSET,
+    SCALE,
+    SLACK,
+    SQUARE,
+    UNIT,
+)
+
+RUN = 512
+"""Rows whose products are looked at together: their codes stay in a core's cache for a group of queries."""
+
+_LEAST = np.float32(-3e38)
+_NONE = np.float32(-np.inf)
+_ALL = np.float32(np.inf)
+
+
+@inner
+def _slack(metric: int, dimension: int, largest: float, unit: float) -> Any:
+    """What float32 arithmetic may lose of a nearness: 2**-17 is over five times all roundings."""
+    slack = 2.0**-17 + 4 * (dimension + 16) * UNIT
+    if metric == METRIC_COSINE:
+        slack += (8 * UNIT) * (largest + 8 * UNIT) / unit
+    return slack
+
+
+@inner
+def _unit(facts: Any, largest: float) -> Any:
+    return largest * max(np.sqrt(facts[SQUARE]), max(facts[NORM], largest))
+
+
+@inner
+def _threshold(metric: int, facts: Any, dimension: int, largest: float, root: float) -> Any:
+    """The nearness below which no row is as near as distance `root`."""
+    if facts[KIND] == KIND_DEAD:
+        return _ALL
+    if facts[KIND] != KIND_BOUNDED or not root < np.inf:
+        return _LEAST
+    tiny = (dimension + 64) * 2.0**-51
+    unit = _unit(facts, largest)
+    if metric == METRIC_DOT:
+        lost = tiny * (abs(root) + np.sqrt(facts[SQUARE]) * (largest + facts[SLACK]))
+        nearness = -root - facts[OFFSET] - lost
+    else:
+        most = root * (1 + tiny) if metric == METRIC_L2 else 2 * (root + tiny)
+        nearness = 0.5 * (facts[SQUARE] * (1 - tiny) - most)
+    return max(_LEAST, np.float32(nearness / unit - _slack(metric, dimension, largest, unit)))
+
+
+@inner
+def _factors(facts: Any, largest: float, factors: Any) -> None:
+    """What a row's terms are multiplied by; they are in units of the longest row, the last in its square."""
+    length = _unit(facts, largest) / largest
+    factors[0] = np.float32(facts[SCALE] / length)
+    factors[1] = np.float32(facts[NORM] / length)
+    factors[2] = np.float32(facts[ERROR] / length)
+    # Never zero: it multiplies the infinities that mark rows.
+    factors[3] = max(np.float32(largest / length), np.float32(1e-30))
+
+
+@inner
+def _sift(
+    integers: int,
+    scores: int,
+    first: int,
+    end: int,
+    terms: Any,
+    factors: Any,
+    bias: Any,
+    slack: Any,
+    threshold: Any,
+    rows: Any,
+    highs: Any,
+    lows: Any,
+    count: int,
+) -> Any:
+    """Append the rows of [first, end) that may reach the threshold; returns how many candidates there are."""
+    stride = np.int64(terms.shape[1] * 4)
+    at = address_of(terms)
+    scale, norm_factor, error, weight = factors[0], factors[1], factors[2], factors[3]
+    for row in range(first, end, 8):
+        place = scores + (row - first) * 4
+        if integers:
+            passed = test_integers(
+                place, bias, at + row * 4, stride, scale, norm_factor, error, weight, threshold
+            )
+        else:
+            passed = test_floats(
+                place, bias, at + row * 4, stride, scale, norm_factor, error, weight, threshold
+            )
+        while passed != 0:
+            j = trailing_zeros(passed)
+            passed &= passed - 1
+            if integers:
+                product = np.float32(carray(pointer_to(place, np.int32(0)), (8,))[j] - bias)
+            else:
+                product = carray(pointer_to(place, np.float32(0)), (8,))[j]
+            i = row + j
+            blur = norm_factor * terms[1, i] + error * terms[2, i]
+            middle = product * scale * terms[0, i] + weight * terms[3, i]
+            rows[count] = i
+            highs[count] = middle + blur
+            lows[count] = middle - blur - slack if middle < _ALL else _NONE
+            count += 1
+    return count
+
+
+@inner
+def _kth_largest(values: Any, count: int, k: int, spare: Any) -> Any:
+    """The k-th largest of values[:count], by quickselect in `spare`."""
+    for i in range(count):
+        spare[i] = values[i]
+    left, right, wanted = 0, count - 1, k - 1
+    while left < right:
+        pivot = spare[(left + right) >> 1]
+        i, j = left, right
+        while i <= j:
+            while spare[i] > pivot:
+                i += 1
+            while spare[j] < pivot:
+                j -= 1
+            if i <= j:
+                spare[i], spare[j] = spare[j], spare[i]
+                i += 1
+                j -= 1
+        if wanted <= j:
+            right = j
+        elif wanted >= i:
+            left = i
+        else:
+            break
+    return spare[wanted]
+
+
+@inner
+def _keep(rows: Any, highs: Any, lows: Any, count: int, threshold: Any) -> Any:
+    """Drop the candidates below a threshold; returns how many are left."""
+    kept = 0
+    for i in range(count):
+        if highs[i] >= threshold:
+            rows[kept] = rows[i]
+            highs[kept] = highs[i]
+            lows[kept] = lows[i]
+            kept += 1
+    return kept
+
+
+@inner
+def _measure(
+    metric: int,
+    query: Any,
+    query_norm: float,
+    facts: Any,
+    largest: float,
+    code: int,
+    address: int,
+    stride: int,
+    row_ids: Any,
+    threshold: Any,
+    rows: Any,
+    highs: Any,
+    lows: Any,
+    count: int,
+    spare: Any,
+    buffer: Any,
+    distances: Any,
+    ids: Any,
+) -> Any:
+    """Measure candidates, likely neighbours first, and offer them to the heap; returns the new threshold."""
+    dimension = query.shape[0]
+    k = distances.shape[0]
+    # The k that are surely nearest tighten the threshold for the others.
+    pivot = _kth_largest(lows, count, k, spare) if count > k else _NONE
+    for turn in range(2):
+        for i in range(count):
+            if (lows[i] >= pivot) != (turn == 0) or highs[i] < threshold:
+                continue
+            if i + 1 < count:
+                following = address + rows[i + 1] * stride
+                prefetch(following)
+                prefetch(following + 64)
+                prefetch(following + 128)
+            row = rows[i]
+            vector, single = as_floats(code, address + row * stride, dimension, buffer)
+            value = distance(metric, address_of(query), query_norm, vector, dimension, single)
+            if value < np.inf and offer(distances, ids, value, row_ids[row]):
+                threshold = max(threshold, _threshold(metric, facts, dimension, largest, distances[0]))
+    return threshold
+
+
+@inner
+def begin(
+    metric: int,
+    facts: Any,
+    dimension: int,
+    largest: float,
+    heap_distances: Any,
+    thresholds: Any,
+    factors: Any,
+    biases: Any,
+) -> None:
+    """Set a group of queries up for a block whose longest row is `largest`, from the heaps so far."""
+    for q in range(facts.shape[0]):
+        thresholds[q] = _threshold(metric, facts[q], dimension, largest, heap_distances[q, 0])
+        _factors(facts[q], largest, factors[q])
+        biases[q] = np.int32(facts[q, BIAS])
+
+
+@inner
+def visit(
+    integers: int,
+    scores: int,
+    first: int,
+    end: int,
+    metric: int,
+    facts: Any,
+    query: Any,
+    query_address: int,
+    query_code: int,
+    largest: float,
+    code: int,
+    address: int,
+    stride: int,
+    row_ids: Any,
+    terms: Any,
+    factors: Any,
+    bias: Any,
+    threshold: Any,
+    rows: Any,
+    highs: Any,
+    lows: Any,
+    count: int,
+    spare: Any,
+    buffer: Any,
+    distances: Any,
+    ids: Any,
+    last: bool,
+) -> Any:
+    """Take one query past the products of rows [first, end).
+
+    Candidates wait, so that a threshold can form from their lows without measuring any; they are measured
+    after the last rows of the block, or when too many wait for the room there is.
+
+    Returns:
+        the new threshold and number of waiting candidates.
+    """
+    dimension = query.shape[0]
+    k = distances.shape[0]
+    slack = np.float32(2 * _slack(metric, dimension, largest, _unit(facts, largest)))
+    if facts[KIND] != KIND_BOUNDED:
+        slack = _ALL  # nothing is known of how near a row is to it at least
+    count = _sift(
+        integers, scores, first, end, terms, factors, bias, slack, threshold, rows, highs, lows, count
+    )
+    room = rows.shape[0] - RUN
+    if count >= k and (last or 2 * count > room or threshold == _LEAST):
+        threshold = max(threshold, _kth_largest(lows, count, k, spare))
+        count = _keep(rows, highs, lows, count, threshold)
+    # More than half full after that: the bound tells these rows apart no further.
+    if count > 0 and (last or 2 * count > room):
+        widen(query_code, query_address, dimension, query, buffer)
+        threshold = _measure(
+            metric,
+            query,
+            norm(address_of(query), dimension),
+            facts,
+            largest,
+            code,
+            address,
+            stride,
+            row_ids,
+            threshold,
+            rows,
+            highs,
+            lows,
+            count,
+            spare,
+            buffer,
+            distances,
+            ids,
+        )
+        count = 0
+    return threshold, count
