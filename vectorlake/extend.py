@@ -5,6 +5,7 @@ A connector that registers foreign files builds `Fragment`s and hands them to `L
 
 from __future__ import annotations
 
+from vectorlake.ids import random_id
 from vectorlake.metadata.deletion import encode_deletes, to_bitmap, to_positions
 from vectorlake.metadata.fragment import DataFile, DeletionVector, FieldBounds, Fragment, Layout
 from vectorlake.metadata.literals import literal_from_json, literal_to_json
@@ -22,6 +23,7 @@ from vectorlake.schema import (
     Schema,
     StructType,
     Type,
+    check_names,
     describe,
     did_you_mean,
     is_vector,
@@ -30,6 +32,7 @@ from vectorlake.schema import (
 )
 from vectorlake.store.protocol import ObjectInfo, Store
 from vectorlake.table.deletes import find_fragments
+from vectorlake.table.foreign import foreign_files, fragments_of_files
 from vectorlake.table.view import View
 from vectorlake.table.writer import write_fragments
 
@@ -57,13 +60,17 @@ __all__ = [
     "StructType",
     "Type",
     "View",
+    "check_names",
     "describe",
     "did_you_mean",
     "encode_deletes",
     "find_fragments",
+    "foreign_files",
+    "fragments_of_files",
     "is_vector",
     "literal_from_json",
     "literal_to_json",
+    "random_id",
     "schema_from_arrow",
     "to_bitmap",
     "to_positions",

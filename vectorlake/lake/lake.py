@@ -119,6 +119,10 @@ class Lake:
             new_id=self._new_id,
         )
 
+    def folder(self, name: str) -> Store:
+        """The store rooted at a table's folder, whether there is a table or not yet (for connectors)."""
+        return self.store.child(_folder(qualified(name)))
+
     def resolve(self, uri: str) -> tuple[Store, str]:
         """The store and path of a file anywhere, by its absolute URI, with the lake's storage options."""
         return self._resolve(uri)

@@ -70,7 +70,8 @@ def delete_positions(view: View, head: Snapshot, positions: Mapping[int, BitMap6
         before = view.load_deletes(fragment.deletes) if fragment.deletes else BitMap64()
         union = before | bitmap
         deleted += len(union) - len(before)
-        if len(union) == fragment.row_count:
+        # A fragment over a foreign file stays even when empty: a sync with its source must know that its rows were deleted.
+        if len(union) == fragment.row_count and not any(file.foreign for file in fragment.files):
             gone.add(fragment_id)
         elif len(union) > len(before):
             unions[fragment_id] = union

@@ -534,6 +534,10 @@ class Table:
 
     # --- the insides ---
 
+    def resolve(self, uri: str) -> tuple[Store, str]:
+        """The store and path of a file anywhere, by its absolute URI, with the lake's storage options (for connectors)."""
+        return self._resolve(uri)
+
     def commit(self, build: Build) -> Snapshot:
         """Commit a change that is described relative to a head (for connectors and jobs); moves the handle."""
         return self._commit(build)
