@@ -1,0 +1,13 @@
+"""Iceberg tables in a vector lake: imported without copying a byte, and followed as they change.
+
+>>> import vectorlake as vl, vectorlake_iceberg
+>>> table = vectorlake_iceberg.import_table(catalog.load_table("ns.items"), vl.connect("lake"), "ns.items")  # doctest: +SKIP
+>>> vectorlake_iceberg.sync(table)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from vectorlake_iceberg._import import import_table
+from vectorlake_iceberg._state import SourceState, source_of
+
+__all__ = ["SourceState", "import_table", "source_of"]
