@@ -201,7 +201,11 @@ class Manifest:
                 continue
             if pa.types.is_binary(low.type) or pa.types.is_large_binary(low.type) or pa.types.is_decimal(low.type):
                 continue
-            bounds[field_id] = (literal_to_json(pc.min(low), low.type), literal_to_json(pc.max(high), high.type))
+            kind = low.type
+            # pyarrow has no least and greatest of half floats and durations
+            stand_in = pa.float32() if pa.types.is_float16(kind) else pa.int64() if pa.types.is_duration(kind) else kind
+            least, greatest = pc.min(low.cast(stand_in)), pc.max(high.cast(stand_in))
+            bounds[field_id] = (literal_to_json(least.cast(kind), kind), literal_to_json(greatest.cast(kind), kind))
         return bounds
 
 

@@ -53,14 +53,14 @@ def as_queries(data: Any, column: Field) -> Queries:
     """
     assert isinstance(column.type, FixedListType)
     vectors, valid = _as_matrix(data, column)
+    if vectors.dtype.kind not in "fiu":
+        raise InvalidInputError(f"queries must be vectors of numbers, not of {vectors.dtype}")
     dimension = column.type.size
     if vectors.shape[1] != dimension and (len(vectors) or vectors.shape[1]):
         raise InvalidInputError(
             f"the queries have dimension {vectors.shape[1]}, column {column.name!r} is {describe(column.type)}"
         )
     vectors = vectors.reshape(-1, dimension)
-    if vectors.dtype.kind not in "fiu":
-        raise InvalidInputError(f"queries must be numbers, not {vectors.dtype}")
     kept = vectors[valid]
     if kept.dtype.kind == "f":
         finite = np.isfinite(kept).all(axis=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Final
@@ -134,18 +134,18 @@ def write_fragments(
     current: FragmentWriter | None = None
     with ThreadPoolExecutor(max(1, min(4, len(groups)))) as pool:
         try:
-            for batch in _cut(batches, limits[FRAGMENT_ROWS]):
-                if current is not None and current.rows + batch.num_rows > limits[FRAGMENT_ROWS]:
-                    fragments.append(current.close())
-                    current = None
-                if current is None:
-                    current = FragmentWriter(store, groups, new_id=new_id, pool=pool)
-                current.write(batch)
-                if progress:
-                    progress(batch.num_rows)
-                if current.nbytes >= limits[FRAGMENT_BYTES]:
-                    fragments.append(current.close())
-                    current = None
+            for batch in batches:
+                while batch.num_rows:
+                    if current is None:
+                        current = FragmentWriter(store, groups, new_id=new_id, pool=pool)
+                    part = batch.slice(0, limits[FRAGMENT_ROWS] - current.rows)
+                    batch = batch.slice(part.num_rows)
+                    current.write(part)
+                    if progress:
+                        progress(part.num_rows)
+                    if current.rows == limits[FRAGMENT_ROWS] or current.nbytes >= limits[FRAGMENT_BYTES]:
+                        fragments.append(current.close())
+                        current = None
             if current is not None:
                 fragments.append(current.close())
         except BaseException as e:
@@ -155,8 +155,3 @@ def write_fragments(
     store.sync_folders([file.path for fragment in fragments for file in fragment.files])
     return fragments
 
-
-def _cut(batches: Iterable[pa.RecordBatch], most: int) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        for start in range(0, batch.num_rows, most):
-            yield batch.slice(start, most)
