@@ -33,6 +33,7 @@ from vectorlake.schema import (
 from vectorlake.store.protocol import ObjectInfo, Store
 from vectorlake.table.deletes import find_fragments
 from vectorlake.table.foreign import foreign_files, fragments_of_files
+from vectorlake.table.fragment_reader import FragmentReader
 from vectorlake.table.view import View
 from vectorlake.table.writer import write_fragments
 
@@ -47,6 +48,7 @@ __all__ = [
     "FieldBounds",
     "FixedListType",
     "Fragment",
+    "FragmentReader",
     "FragmentUpdate",
     "Layout",
     "ListType",
