@@ -7,7 +7,9 @@
 
 from __future__ import annotations
 
+from vectorlake_iceberg._carry import Lost, Updated
 from vectorlake_iceberg._import import import_table
 from vectorlake_iceberg._state import SourceState, source_of
+from vectorlake_iceberg._sync import is_current, sync
 
-__all__ = ["SourceState", "import_table", "source_of"]
+__all__ = ["Lost", "SourceState", "Updated", "import_table", "is_current", "source_of", "sync"]

@@ -15,7 +15,6 @@ from pyroaring import BitMap64
 
 from vectorlake.errors import CorruptDataError, NotFoundError, UnsupportedError
 from vectorlake.extend import to_bitmap
-
 from vectorlake_iceberg._read import Entry, absolute
 
 _MAGIC: Final = b"\xd1\xd3\x39\x64"
@@ -39,13 +38,18 @@ def check_supported(entries: Iterable[Entry]) -> None:
                 "compact it first (Spark: CALL system.rewrite_data_files with 'delete-file-threshold' 1), then try again"
             )
         if file.key_metadata is not None:
-            raise UnsupportedError(f"the source file {file.file_path} is encrypted, which this release can't read")
+            raise UnsupportedError(
+                f"the source file {file.file_path} is encrypted, which this release can't read"
+            )
         if file.content == DataFileContent.DATA and file.file_format != FileFormat.PARQUET:
             raise UnsupportedError(
                 f"the source file {file.file_path} is {file.file_format.value}, and only Parquet is read in place: set "
                 "write.format.default to parquet in the source and run rewrite_data_files, then try again"
             )
-        if file.content == DataFileContent.POSITION_DELETES and file.file_format not in (FileFormat.PARQUET, FileFormat.PUFFIN):
+        if file.content == DataFileContent.POSITION_DELETES and file.file_format not in (
+            FileFormat.PARQUET,
+            FileFormat.PUFFIN,
+        ):
             raise UnsupportedError(
                 f"the source's delete file {file.file_path} is {file.file_format.value}: run rewrite_position_delete_files or "
                 "rewrite_data_files in the source, then try again"
@@ -64,7 +68,9 @@ def read_deletes(entries: Iterable[Entry], read: Callable[[str], bytes]) -> Dele
         try:
             data = read(path)
         except NotFoundError as e:
-            raise CorruptDataError(f"the source's delete file {path} is missing, though its metadata names it") from e
+            raise CorruptDataError(
+                f"the source's delete file {path} is missing, though its metadata names it"
+            ) from e
         if entry.file.file_format == FileFormat.PUFFIN:
             return entry, _deletion_vector(entry, data)
         return entry, _position_deletes(path, data)
@@ -94,7 +100,9 @@ def _deletion_vector(entry: Entry, data: bytes) -> dict[str, BitMap64]:
     """One `deletion-vector-v1` blob (Puffin specification): length, magic, bitmap, CRC-32."""
     path, blob, referenced = entry.file.file_path, entry.blob, entry.referenced
     if blob is None or referenced is None:
-        raise CorruptDataError(f"the deletion vector in {path} does not say where it lies or which file it is for")
+        raise CorruptDataError(
+            f"the deletion vector in {path} does not say where it lies or which file it is for"
+        )
     block = data[blob[0] : blob[0] + blob[1]]
     body, checksum = block[4:-4], block[-4:]
     if (
@@ -103,7 +111,9 @@ def _deletion_vector(entry: Entry, data: bytes) -> dict[str, BitMap64]:
         or body[:4] != _MAGIC
         or zlib.crc32(body) != int.from_bytes(checksum, "big")
     ):
-        raise CorruptDataError(f"the deletion vector at {path} [{blob[0]}, +{blob[1]}) is damaged: restore it in the source")
+        raise CorruptDataError(
+            f"the deletion vector at {path} [{blob[0]}, +{blob[1]}) is damaged: restore it in the source"
+        )
     bitmap = BitMap64.deserialize(body[4:])
     if len(bitmap) != entry.file.record_count:
         raise CorruptDataError(
@@ -136,6 +146,8 @@ def applied(deletes: Deletes, data: Iterable[Entry]) -> dict[str, BitMap64]:
                     bitmap |= deleted
         if bitmap:
             if bitmap.max() >= entry.file.record_count:
-                raise CorruptDataError(f"the source deletes row {bitmap.max()} of {entry.uri}, which has {entry.file.record_count}")
+                raise CorruptDataError(
+                    f"the source deletes row {bitmap.max()} of {entry.uri}, which has {entry.file.record_count}"
+                )
             found[entry.uri] = bitmap
     return found

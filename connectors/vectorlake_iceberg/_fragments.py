@@ -22,15 +22,16 @@ from vectorlake.extend import (
     Store,
     encode_deletes,
 )
-
 from vectorlake_iceberg._read import Entry, Resolve, Source
-from vectorlake_iceberg._types import bounds_of, partition_literal
+from vectorlake_iceberg._types import bounds_of, field_of, partition_literal
 
 _HEADS: Final = 16
 
 
-def layout_of(schema: Schema, name_mapping: str | None) -> Layout:
+def layout_of(source: Source, schema: Schema, name_mapping: str | None) -> Layout:
     """How the files of a source are read: by field id, or by its name mapping where a file has no ids.
+
+    A file may hold columns of any schema that the source ever had, and an older schema may become current again.
 
     Raises:
         InvalidInputError: the mapping is no JSON list.
@@ -40,8 +41,17 @@ def layout_of(schema: Schema, name_mapping: str | None) -> Layout:
         try:
             mapping = tuple(dict(entry) for entry in json.loads(name_mapping))
         except (ValueError, TypeError) as e:
-            raise InvalidInputError(f"the source's schema.name-mapping.default is no list of mapped fields: {e}") from e
-    return Layout(schema.fields, by_field_id=True, name_mapping=mapping)
+            raise InvalidInputError(
+                f"the source's schema.name-mapping.default is no list of mapped fields: {e}"
+            ) from e
+    fields = {field.id: field for field in schema.fields}
+    for other in reversed(source.metadata.schemas):
+        fields = {**{field.field_id: field_of(field) for field in other.fields}, **fields}
+    ordered = [
+        *schema.fields,
+        *(field for field_id, field in sorted(fields.items()) if field not in schema.fields),
+    ]
+    return Layout(tuple(ordered), by_field_id=True, name_mapping=mapping)
 
 
 def fragments_over(
@@ -105,7 +115,9 @@ def _fragment(
         e_tag=info.e_tag,
     )
     constants = {
-        field.id: partition_literal(value, field) for index, field in partition if (value := file.partition[index]) is not None
+        field.id: partition_literal(value, field)
+        for index, field in partition
+        if (value := file.partition[index]) is not None
     }
     bounds = bounds_of(
         schema.fields,
@@ -117,9 +129,7 @@ def _fragment(
     return Fragment(row_count=rows, files=(data,), constants=constants, bounds=bounds)
 
 
-def write_deletes(
-    store: Store, bitmaps: Mapping[int, BitMap64], path: str
-) -> Mapping[int, DeletionVector]:
+def write_deletes(store: Store, bitmaps: Mapping[int, BitMap64], path: str) -> Mapping[int, DeletionVector]:
     """Deletion vectors in one new file of the table, by the key of each bitmap; no file for none."""
     data, vectors = encode_deletes(path, bitmaps.values())
     if data:

@@ -11,7 +11,6 @@ import pyiceberg.manifest as ice
 import vectorlake as vl
 from vectorlake.errors import AlreadyExistsError
 from vectorlake.extend import random_id
-
 from vectorlake_iceberg._deletes import applied, check_supported, read_deletes
 from vectorlake_iceberg._fragments import fragments_over, layout_of, write_deletes
 from vectorlake_iceberg._read import SourceLike, entries, manifests, open_source
@@ -50,21 +49,28 @@ def import_table(
         CorruptDataError: a file that the source names is missing or damaged; names it. Nothing is written.
     """
     if lake.exists(name):
-        raise AlreadyExistsError(f"table {name!r} exists already in {lake.uri}: sync it, or choose another name")
+        raise AlreadyExistsError(
+            f"table {name!r} exists already in {lake.uri}: sync it, or choose another name"
+        )
     opened = open_source(source, lake.resolve)
     state = state_of(opened, snapshot_id)
     schema = schema_of(opened.schema(state.schema_id))
     listed = entries(opened, manifests(opened, opened.snapshot(state.snapshot_id)))
     check_supported(listed)
-    data = [entry for entry in listed if entry.file.content == ice.DataFileContent.DATA and entry.file.record_count]
+    data = [
+        entry
+        for entry in listed
+        if entry.file.content == ice.DataFileContent.DATA and entry.file.record_count
+    ]
     deletes = [entry for entry in listed if entry.file.content != ice.DataFileContent.DATA]
     deleted = applied(read_deletes(deletes, opened.read), data)
-    layout = layout_of(schema, state.name_mapping)
+    layout = layout_of(opened, schema, state.name_mapping)
     fragments = fragments_over(opened, data, schema=schema, layout=layout, resolve=lake.resolve)
     bitmaps = {index: deleted[entry.uri] for index, entry in enumerate(data) if entry.uri in deleted}
     vectors = write_deletes(lake.folder(name), bitmaps, f"{DELETES_FOLDER}/{random_id()}.dv")
     fragments = [
-        msgspec.structs.replace(fragment, deletes=vectors.get(index)) for index, fragment in enumerate(fragments)
+        msgspec.structs.replace(fragment, deletes=vectors.get(index))
+        for index, fragment in enumerate(fragments)
     ]
     remembered = {key: value for key, value in state.to_properties().items() if value is not None}
     return lake.register_table(
@@ -74,5 +80,9 @@ def import_table(
         next_field_id=FIRST_OWN_ID,
         operation="import",
         properties={**(properties or {}), **remembered},
-        summary={"source": state.metadata_location, "source_snapshot_id": state.snapshot_id, "added_files": len(data)},
+        summary={
+            "source": state.metadata_location,
+            "source_snapshot_id": state.snapshot_id,
+            "added_files": len(data),
+        },
     )

@@ -64,7 +64,9 @@ class Source:
         found = self.metadata.snapshot_by_id(wanted)
         if found is None:
             known = ", ".join(str(snapshot.snapshot_id) for snapshot in self.metadata.snapshots[-5:])
-            raise NotFoundError(f"the Iceberg table {self.location} has no snapshot {wanted}; its newest are {known or 'none'}")
+            raise NotFoundError(
+                f"the Iceberg table {self.location} has no snapshot {wanted}; its newest are {known or 'none'}"
+            )
         return found
 
     def schema(self, schema_id: int | None) -> IcebergSchema:
@@ -73,7 +75,9 @@ class Source:
         for schema in self.metadata.schemas:
             if schema.schema_id == wanted:
                 return schema
-        raise CorruptDataError(f"the Iceberg table {self.location} has no schema {wanted}, though it refers to it")
+        raise CorruptDataError(
+            f"the Iceberg table {self.location} has no schema {wanted}, though it refers to it"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +133,9 @@ def open_source(source: SourceLike, resolve: Resolve) -> Source:
         raise InvalidInputError(
             f"an Iceberg source is a pyiceberg table or the location of a metadata.json, not {type(source).__name__}"
         )
-    location = absolute(os.fspath(source) if "://" in os.fspath(source) else str(Path(source).expanduser().absolute()))
+    location = absolute(
+        os.fspath(source) if "://" in os.fspath(source) else str(Path(source).expanduser().absolute())
+    )
     if not location.removesuffix(".gz").endswith(".json"):
         location = newest_metadata(f"{location.rstrip('/')}/metadata", resolve)
     return load(location, resolve)
@@ -191,7 +197,9 @@ def newest_metadata(folder: str, resolve: Resolve) -> str:
         if match and info.path.rpartition("/")[0] == inside.rpartition("/")[0]:
             found.setdefault(int(match[1]), []).append(f"{folder}/{info.path.rpartition('/')[2]}")
     if not found:
-        raise NotFoundError(f"no Iceberg metadata in {folder}: name a metadata.json, or a table's folder that holds metadata/")
+        raise NotFoundError(
+            f"no Iceberg metadata in {folder}: name a metadata.json, or a table's folder that holds metadata/"
+        )
     newest = found[max(found)]
     if len(newest) > 1:
         raise InvalidInputError(
@@ -247,12 +255,16 @@ def manifests(source: Source, snapshot: IcebergSnapshot | None) -> list[ice.Mani
 def entries(source: Source, of: Iterable[ice.ManifestFile]) -> list[Entry]:
     """The live entries of some manifests, read in parallel, in the order of the manifests."""
     with ThreadPoolExecutor(_READERS) as pool:
-        return [entry for found in pool.map(lambda manifest: _entries(source, manifest), of) for entry in found]
+        return [
+            entry for found in pool.map(lambda manifest: _entries(source, manifest), of) for entry in found
+        ]
 
 
 def _entries(source: Source, manifest: ice.ManifestFile) -> Sequence[Entry]:
     if manifest.key_metadata is not None:
-        raise UnsupportedError(f"manifest {manifest.manifest_path} is encrypted, which this release can't read")
+        raise UnsupportedError(
+            f"manifest {manifest.manifest_path} is encrypted, which this release can't read"
+        )
     found: list[Entry] = []
     next_row_id: int | None = manifest[15]
     with _avro(

@@ -8,7 +8,6 @@ from typing import Final
 
 import vectorlake as vl
 from vectorlake.errors import InvalidInputError
-
 from vectorlake_iceberg._read import Source
 
 _PREFIX: Final = "iceberg."
@@ -90,5 +89,7 @@ def required_state(properties: Mapping[str, str], name: str) -> SourceState:
     """The state, or `InvalidInputError` for a table that has no source."""
     state = state_from(properties)
     if state is None:
-        raise InvalidInputError(f"table {name!r} was not imported from Iceberg: there is nothing to sync it with")
+        raise InvalidInputError(
+            f"table {name!r} was not imported from Iceberg: there is nothing to sync it with"
+        )
     return state

@@ -110,7 +110,9 @@ def type_of(kind: ice.IcebergType, path: str) -> Type:
             return ScalarType("binary")
     name = _SCALARS.get(type(kind))
     if name is None:
-        raise UnsupportedError(f"source column {path!r} has Iceberg type {kind}, which this release does not know: upgrade vectorlake")
+        raise UnsupportedError(
+            f"source column {path!r} has Iceberg type {kind}, which this release does not know: upgrade vectorlake"
+        )
     return ScalarType(name)
 
 
@@ -126,7 +128,9 @@ def _default(field: ice.NestedField, kind: Type) -> Any:
             value = from_json(field.field_type, value)
         return literal_to_json(_python(value), arrow)
     except (InvalidInputError, TypeError, ValueError) as e:
-        raise UnsupportedError(f"source column {field.name!r} has a default of {value!r} that can't be read: {e}") from e
+        raise UnsupportedError(
+            f"source column {field.name!r} has a default of {value!r} that can't be read: {e}"
+        ) from e
 
 
 def partition_literal(value: object, field: Field) -> Any:
@@ -249,7 +253,10 @@ def _with_own_children(field: Field, local: Field) -> Field:
     match field.type, local.type:
         case StructType(fields=children), StructType(fields=locals_):
             by_id = {child.id: child for child in locals_}
-            kept = [_with_own_children(child, by_id[child.id]) if child.id in by_id else child for child in children]
+            kept = [
+                _with_own_children(child, by_id[child.id]) if child.id in by_id else child
+                for child in children
+            ]
             own = [child for child in locals_ if child.id >= FIRST_OWN_ID]
             kind: Type = StructType((*kept, *own))
         case ListType(element=element, large=large), ListType(element=other):
