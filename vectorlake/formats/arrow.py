@@ -15,7 +15,7 @@ import pyarrow as pa
 from vectorlake.expr import Expr
 from vectorlake.formats.batches import joined, windowed
 from vectorlake.formats.failures import check_length, reading
-from vectorlake.formats.lowering import all_types
+from vectorlake.formats.lowering import unheld_columns
 from vectorlake.formats.protocol import FileReader, FileSource, FileWriter, WriteOptions
 from vectorlake.formats.reading import DataFileReader
 from vectorlake.formats.vectors import flat_values, is_vector
@@ -25,8 +25,6 @@ from vectorlake.store.file import open_input
 _ROWS_KEY: Final = b"vectorlake:batch_rows"
 """Schema metadata: rows of every batch but the last. Without it the batches are counted one by one."""
 
-_NEVER: Final = (pa.types.is_null, pa.types.is_union, pa.types.is_dictionary, pa.types.is_run_end_encoded)
-
 
 class ArrowFormat:
     """The `arrow` format. Options: rows a batch, compression (`default` for none, `zstd`, `lz4`)."""
@@ -35,7 +33,7 @@ class ArrowFormat:
     suffix = ".arrow"
 
     def unsupported(self, schema: pa.Schema) -> list[str]:
-        return [f.name for f in schema if any(never(kind) for kind in all_types(f.type) for never in _NEVER)]
+        return unheld_columns(schema)
 
     def create(self, path: Path, schema: pa.Schema, options: WriteOptions) -> FileWriter:
         refuse(self.name, schema, self.unsupported(schema))

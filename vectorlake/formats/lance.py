@@ -25,6 +25,7 @@ from vectorlake.formats.lowering import (
     lowered_schema,
     schema_from_text,
     schema_to_text,
+    unheld_columns,
 )
 from vectorlake.formats.protocol import FileReader, FileSource, FileWriter, WriteOptions
 from vectorlake.formats.reading import DataFileReader
@@ -39,7 +40,6 @@ _BATCH_ROWS: Final = 8_192
 
 _NATIVE: Final = ("s3://", "gs://", "az://")
 _IDLE_READERS: Final = 2
-_NEVER: Final = (pa.types.is_null, pa.types.is_union, pa.types.is_dictionary, pa.types.is_run_end_encoded)
 
 
 class LanceFormat:
@@ -50,7 +50,7 @@ class LanceFormat:
     suffix = ".lance"
 
     def unsupported(self, schema: pa.Schema) -> list[str]:
-        return [field.name for field in schema if any(_lacking(kind) for kind in all_types(field.type))]
+        return unheld_columns(schema)
 
     def create(self, path: Path, schema: pa.Schema, options: WriteOptions) -> FileWriter:
         refuse(self.name, schema, self.unsupported(schema))
@@ -72,10 +72,6 @@ class LanceFormat:
         check_length(source)
         with reading(source):
             return DataFileReader(source, _Backend(source))
-
-
-def _lacking(kind: pa.DataType) -> bool:
-    return any(is_kind(kind) for is_kind in _NEVER) or (pa.types.is_struct(kind) and not kind.num_fields)
 
 
 def _rule(kind: pa.DataType) -> pa.DataType | None:

@@ -18,6 +18,18 @@ from vectorlake.errors import InvalidInputError
 Rule: TypeAlias = Callable[[pa.DataType], pa.DataType | None]
 """The type that a format stores instead of the given one, or None to look at its children."""
 
+_UNHELD: Final = (
+    pa.types.is_null,
+    pa.types.is_union,
+    pa.types.is_dictionary,
+    pa.types.is_run_end_encoded,
+    pa.types.is_string_view,
+    pa.types.is_binary_view,
+    pa.types.is_list_view,
+    pa.types.is_large_list_view,
+    pa.types.is_interval,
+)
+
 SCHEMA_KEY: Final = b"vectorlake:schema"
 
 
@@ -87,6 +99,31 @@ def all_types(kind: pa.DataType) -> Iterator[pa.DataType]:
     yield kind
     for i in range(kind.num_fields):
         yield from all_types(kind.field(i).type)
+
+
+def unheld_columns(schema: pa.Schema) -> list[str]:
+    """Top-level columns of a type that no format keeps bit for bit: the table layer gives a plain type
+    instead.
+
+    These are null, unions, views, dictionaries and run ends (which come back decoded), extension types (which
+    come back as their storage), month intervals, narrow decimals, structs without fields and lists of fixed
+    size 0.
+    """
+    return [field.name for field in schema if any(_unheld(kind) for kind in all_types(field.type))]
+
+
+def _unheld(kind: pa.DataType) -> bool:
+    t = pa.types
+    if isinstance(kind, pa.BaseExtensionType) or any(is_kind(kind) for is_kind in _UNHELD):
+        return True
+    if t.is_struct(kind):
+        return bool(kind.num_fields == 0)
+    if t.is_fixed_size_list(kind):
+        return bool(kind.list_size == 0)
+    return bool(
+        (t.is_decimal(kind) and kind.bit_width < 128)
+        or (t.is_fixed_size_binary(kind) and kind.byte_width == 0)
+    )
 
 
 def schema_to_text(schema: pa.Schema) -> str:

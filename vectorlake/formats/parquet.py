@@ -5,13 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vectorlake.expr import Expr
+from vectorlake.expr import Bounds, Expr, prune_mask
 from vectorlake.formats.batches import joined, windowed
 from vectorlake.formats.failures import check_length, reading
 from vectorlake.formats.lowering import (
@@ -20,13 +19,13 @@ from vectorlake.formats.lowering import (
     lowered_schema,
     schema_from_text,
     schema_to_text,
+    unheld_columns,
 )
+from vectorlake.formats.parquet_bounds import row_group_bounds
 from vectorlake.formats.protocol import FileReader, FileSource, FileWriter, WriteOptions
 from vectorlake.formats.reading import DataFileReader
 from vectorlake.formats.writing import DataFileWriter, refuse
 from vectorlake.store.file import open_input
-
-_NEVER: Final = (pa.types.is_null, pa.types.is_union, pa.types.is_dictionary, pa.types.is_run_end_encoded)
 
 
 class ParquetFormat:
@@ -36,7 +35,7 @@ class ParquetFormat:
     suffix = ".parquet"
 
     def unsupported(self, schema: pa.Schema) -> list[str]:
-        return [field.name for field in schema if any(_lacking(kind) for kind in all_types(field.type))]
+        return unheld_columns(schema)
 
     def create(self, path: Path, schema: pa.Schema, options: WriteOptions) -> FileWriter:
         refuse(self.name, schema, self.unsupported(schema))
@@ -58,11 +57,6 @@ class ParquetFormat:
         check_length(source)
         with reading(source):
             return DataFileReader(source, _Backend(source))
-
-
-def _lacking(kind: pa.DataType) -> bool:
-    # A struct without fields has no column to keep its rows in.
-    return any(is_kind(kind) for is_kind in _NEVER) or (pa.types.is_struct(kind) and not kind.num_fields)
 
 
 def _rule(kind: pa.DataType) -> pa.DataType | None:
@@ -148,6 +142,8 @@ class _Backend:
         metadata = dict(first.schema_arrow.metadata or {})
         text = metadata.pop(SCHEMA_KEY, None)
         self._schema: pa.Schema = first.schema_arrow if text is None else schema_from_text(text.decode())
+        self._stored: pa.Schema = first.schema_arrow
+        self._known: dict[str, Bounds | None] = {}
         rows = [self._metadata.row_group(i).num_rows for i in range(self._metadata.num_row_groups)]
         self._starts = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)])
         # Counted from the file's own types: an empty name or a dot in one can't mislead it.
@@ -206,7 +202,31 @@ class _Backend:
         return joined(parts)
 
     def prune(self, predicate: Expr, start: int, stop: int) -> list[tuple[int, int]]:
-        return [(start, stop)]
+        count = len(self._starts) - 1
+        bounds = {name: found for name in predicate.columns() if (found := self._bounds(name)) is not None}
+        if not bounds:
+            return [(start, stop)]
+        kept = prune_mask(predicate, bounds, count)
+        ranges: list[tuple[int, int]] = []
+        for group in self._groups(start, stop):
+            if kept[group]:
+                first, end = max(start, int(self._starts[group])), min(stop, int(self._starts[group + 1]))
+                if ranges and ranges[-1][1] == first:
+                    ranges[-1] = (ranges[-1][0], end)
+                elif first < end:
+                    ranges.append((first, end))
+        return ranges
+
+    def _bounds(self, name: str) -> Bounds | None:
+        if name not in self._known:
+            leaves = self._leaves.get(name, [])
+            kind = self._stored.field(name).type if leaves else None
+            known = None
+            # What was lowered has bounds of another type than the filter's column.
+            if len(leaves) == 1 and kind == self._schema.field(name).type and not pa.types.is_nested(kind):
+                known = row_group_bounds(self._metadata, leaves[0], kind)
+            self._known[name] = known
+        return self._known[name]
 
     def matching(self, predicate: Expr, start: int, stop: int) -> np.ndarray | None:
         return None

@@ -16,11 +16,11 @@ from vectorlake.expr import Expr
 from vectorlake.formats.batches import joined, windowed
 from vectorlake.formats.failures import check_length, reading, wrong_length
 from vectorlake.formats.lowering import (
-    all_types,
     lowered_schema,
     lowered_type,
     schema_from_text,
     schema_to_text,
+    unheld_columns,
 )
 from vectorlake.formats.protocol import FileReader, FileSource, FileWriter, WriteOptions
 from vectorlake.formats.reading import DataFileReader
@@ -39,7 +39,6 @@ footer."""
 
 _GROUP_ROWS: Final = 65_536
 _CACHE_BYTES: Final = 256 << 20
-_NEVER: Final = (pa.types.is_null, pa.types.is_union, pa.types.is_dictionary, pa.types.is_run_end_encoded)
 
 
 class VortexFormat:
@@ -49,7 +48,7 @@ class VortexFormat:
     suffix = ".vortex"
 
     def unsupported(self, schema: pa.Schema) -> list[str]:
-        return [field.name for field in schema if any(_lacking(kind) for kind in all_types(field.type))]
+        return unheld_columns(schema)
 
     def create(self, path: Path, schema: pa.Schema, options: WriteOptions) -> FileWriter:
         refuse(self.name, schema, self.unsupported(schema))
@@ -70,10 +69,6 @@ class VortexFormat:
         check_length(source)
         with reading(source):
             return DataFileReader(source, _Backend(source))
-
-
-def _lacking(kind: pa.DataType) -> bool:
-    return any(is_kind(kind) for is_kind in _NEVER) or (pa.types.is_struct(kind) and not kind.num_fields)
 
 
 def _rule(kind: pa.DataType) -> pa.DataType | None:
