@@ -135,7 +135,9 @@ class Schema(msgspec.Struct, frozen=True):
         for field in self.fields:
             if field.name == name:
                 return field
-        raise NotFoundError(f"no column {name!r}{did_you_mean(name, self.names)}; the columns are {listing(self.names)}")
+        raise NotFoundError(
+            f"no column {name!r}{did_you_mean(name, self.names)}; the columns are {listing(self.names)}"
+        )
 
     def by_id(self, field_id: int) -> Field | None:
         """The top-level column of that id."""
@@ -187,10 +189,14 @@ def vector(dimension: int, element: str = "f32") -> pa.DataType:
         raise InvalidInputError(f"a vector's dimension must be a positive integer, not {dimension!r}")
     if element == "binary":
         if dimension % 8:
-            raise InvalidInputError(f"a binary vector's dimension counts bits, a multiple of 8, not {dimension}")
+            raise InvalidInputError(
+                f"a binary vector's dimension counts bits, a multiple of 8, not {dimension}"
+            )
         return pa.list_(pa.field("item", pa.uint8()), dimension // 8)
     if element not in _ELEMENTS:
-        raise InvalidInputError(f"unknown vector element {element!r}; choose from {listing([*_ELEMENTS, 'binary'])}")
+        raise InvalidInputError(
+            f"unknown vector element {element!r}; choose from {listing([*_ELEMENTS, 'binary'])}"
+        )
     return pa.list_(pa.field("item", _ELEMENTS[element]), dimension)
 
 
@@ -255,7 +261,7 @@ def field_from_arrow(field: pa.Field, next_id: NextId) -> Field:
         name=field.name,
         type=type_from_arrow(arrow_type, next_id, field.name),
         nullable=field.nullable,
-        logical=logical if logical in ("text", "blob", "geo") else None,  # type: ignore[arg-type]
+        logical=logical if logical in ("text", "blob", "geo") else None,
         metadata={
             key.decode(errors="replace"): value.decode(errors="replace")
             for key, value in metadata.items()
@@ -284,7 +290,9 @@ def type_from_arrow(arrow_type: pa.DataType, next_id: NextId, path: str) -> Type
     if t.is_list_view(arrow_type) or t.is_large_list_view(arrow_type):
         return ListType(field_from_arrow(arrow_type.value_field, next_id), t.is_large_list_view(arrow_type))
     if t.is_map(arrow_type):
-        return MapType(field_from_arrow(arrow_type.key_field, next_id), field_from_arrow(arrow_type.item_field, next_id))
+        return MapType(
+            field_from_arrow(arrow_type.key_field, next_id), field_from_arrow(arrow_type.item_field, next_id)
+        )
     return ScalarType(_scalar_name(arrow_type, path))
 
 
@@ -306,9 +314,15 @@ def _scalar_name(arrow_type: pa.DataType, path: str) -> str:
         kind = "duration" if t.is_duration(arrow_type) else "time32" if t.is_time32(arrow_type) else "time64"
         return f"{kind}({arrow_type.unit})"
     if t.is_timestamp(arrow_type):
-        return f"timestamp({arrow_type.unit}, {arrow_type.tz})" if arrow_type.tz else f"timestamp({arrow_type.unit})"
+        return (
+            f"timestamp({arrow_type.unit}, {arrow_type.tz})"
+            if arrow_type.tz
+            else f"timestamp({arrow_type.unit})"
+        )
     if t.is_null(arrow_type):
-        raise UnsupportedError(f"column {path!r} has Arrow type null: give it a type (it holds no value to tell one)")
+        raise UnsupportedError(
+            f"column {path!r} has Arrow type null: give it a type (it holds no value to tell one)"
+        )
     raise UnsupportedError(f"column {path!r} has Arrow type {arrow_type}, which no vectorlake table can hold")
 
 
@@ -383,7 +397,9 @@ def scalar_to_arrow(name: str) -> pa.DataType:
                 return pa.timestamp(unit)
             case "timestamp", [unit, zone]:
                 return pa.timestamp(unit, zone)
-    raise UnsupportedError(f"the table uses type {name!r}, which this release does not know: upgrade vectorlake")
+    raise UnsupportedError(
+        f"the table uses type {name!r}, which this release does not know: upgrade vectorlake"
+    )
 
 
 class _CSchema(ctypes.Structure):

@@ -10,7 +10,14 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 import vectorlake as vl
 
@@ -136,7 +143,8 @@ class TableModel(RuleBasedStateMachine):
         before = self.table.version
         self.table.backfill_column(name, "id + 100")
         self.rows = {
-            row_id: {**row, name: row["id"] + 100 if row[name] is None else row[name]} for row_id, row in self.rows.items()
+            row_id: {**row, name: row["id"] + 100 if row[name] is None else row[name]}
+            for row_id, row in self.rows.items()
         }
         if self.table.version != before:
             self.remember()
@@ -156,7 +164,9 @@ class TableModel(RuleBasedStateMachine):
         new = f"r{self.table.version}"
         self.table.rename_column(old, new)
         self.extra.insert(0, new)
-        self.rows = {row_id: {new if k == old else k: v for k, v in row.items()} for row_id, row in self.rows.items()}
+        self.rows = {
+            row_id: {new if k == old else k: v for k, v in row.items()} for row_id, row in self.rows.items()
+        }
         self.remember()
 
     @rule()
@@ -197,7 +207,9 @@ class TableModel(RuleBasedStateMachine):
         found = set(scan.to_arrow()["_row_id"].to_pylist())
         assert found == expected
         assert self.table.count(sql) == len(expected)
-        limited = self.table.scan(columns=["_row_id"], filter=sql, limit=limit).to_arrow()["_row_id"].to_pylist()
+        limited = (
+            self.table.scan(columns=["_row_id"], filter=sql, limit=limit).to_arrow()["_row_id"].to_pylist()
+        )
         assert set(limited) <= expected
         assert len(limited) == (len(expected) if limit is None else min(limit, len(expected)))
 
@@ -219,18 +231,31 @@ class TableModel(RuleBasedStateMachine):
             if row["vec"] is not None and (which is None or which[1](row))
         ]
         found = self.table.knn(query, "vec", k, filter=None if which is None else which[0])
-        assert list(zip(found["distance"].to_pylist(), found["row_id"].to_pylist(), strict=True)) == sorted(candidates)[:k]
+        assert (
+            list(zip(found["distance"].to_pylist(), found["row_id"].to_pylist(), strict=True))
+            == sorted(candidates)[:k]
+        )
 
 
 @pytest.mark.parametrize(
     ("scalar_format", "vector_format"),
-    [("parquet", "lance"), ("vortex", "lance"), ("lance", "parquet"), ("arrow", "arrow"), ("parquet", "vortex")],
+    [
+        ("parquet", "lance"),
+        ("vortex", "lance"),
+        ("lance", "parquet"),
+        ("arrow", "arrow"),
+        ("parquet", "vortex"),
+    ],
 )
 def test_table_equals_model(scalar_format: str, vector_format: str) -> None:
     machine = type("Machine", (TableModel,), {"scalar_format": scalar_format, "vector_format": vector_format})
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=12, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+            max_examples=12,
+            stateful_step_count=20,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            print_blob=True,
         ),
     )

@@ -23,7 +23,10 @@ SCHEMA = pa.schema(
         ("vec", vl.vector(3)),
     ]
 )
-ROWS = [{"id": i, "name": f"n{i}", "price": float(i), "tags": ["a"], "vec": [float(i), 0.0, 1.0]} for i in range(5)]
+ROWS = [
+    {"id": i, "name": f"n{i}", "price": float(i), "tags": ["a"], "vec": [float(i), 0.0, 1.0]}
+    for i in range(5)
+]
 
 
 @pytest.fixture
@@ -192,7 +195,9 @@ def test_damaged_manifest_is_named(lake: vl.Lake, table: vl.Table, how: dict[str
 
 
 @pytest.mark.parametrize("suffix", ["data/*.lance", "data/*.parquet"])
-def test_truncated_removed_and_flipped_data_files_are_named(lake: vl.Lake, table: vl.Table, suffix: str) -> None:
+def test_truncated_removed_and_flipped_data_files_are_named(
+    lake: vl.Lake, table: vl.Table, suffix: str
+) -> None:
     path = only(table, suffix)
     whole = path.read_bytes()
     damage(path, cut=len(whole) - 10)

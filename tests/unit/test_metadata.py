@@ -108,26 +108,42 @@ def test_unknown_type_is_refused_by_name() -> None:
         decode_snapshot(json.dumps(document).encode(), "x")
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"version": 1}', b"\xff\xfe", b'{"format_version": 1, "version": "x"}'])
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", b"[]", b'{"version": 1}', b"\xff\xfe", b'{"format_version": 1, "version": "x"}']
+)
 def test_damaged_snapshots_are_named(damage: bytes) -> None:
-    with pytest.raises(CorruptDataError, match="v7.json"):
+    with pytest.raises(CorruptDataError, match=r"v7\.json"):
         decode_snapshot(damage, "v7.json")
 
 
 def fragment(index: int, layout: Layout, **changes: Any) -> Fragment:
     file = DataFile(f"data/{index}.parquet", "parquet", layout, 0, 10, 100, "xxh3-64:00", None, 1)
     bounds = {1: FieldBounds(pa.scalar(index * 10), pa.scalar(index * 10 + 9), 0)}
-    return Fragment(**{"row_count": 10, "files": (file,), "id": index, "first_row_id": index * 10, "bounds": bounds, **changes})
+    return Fragment(
+        **{
+            "row_count": 10,
+            "files": (file,),
+            "id": index,
+            "first_row_id": index * 10,
+            "bounds": bounds,
+            **changes,
+        }
+    )
 
 
 def test_manifest_round_trip_with_all_members() -> None:
-    layout, other = Layout(schema().fields), Layout(schema().fields[:1], by_field_id=True, name_mapping=({"field-id": 1},))
+    layout, other = (
+        Layout(schema().fields),
+        Layout(schema().fields[:1], by_field_id=True, name_mapping=({"field-id": 1},)),
+    )
     foreign = DataFile("s3://b/f.parquet", "parquet", other, 5, 15, 100, None, "etag", 2)
     fragments = [
         fragment(0, layout),
         fragment(1, layout, deletes=DeletionVector("deletes/a.dv", 0, 20, 3, "xxh3-64:11")),
         fragment(2, layout, files=(foreign,), constants={7: "x"}, first_row_id=None, bounds={}),
-        fragment(3, layout, bounds={2: FieldBounds(pa.scalar("a"), None, 4), 9: FieldBounds(None, None, None, 2)}),
+        fragment(
+            3, layout, bounds={2: FieldBounds(pa.scalar("a"), None, 4), 9: FieldBounds(None, None, None, 2)}
+        ),
     ]
     manifest = Manifest.of(fragments)
     data = manifest.encode()
@@ -150,7 +166,9 @@ def test_manifests_merge_replace_and_keep_layouts_apart() -> None:
 
 def test_bounds_of_a_widened_column_merge() -> None:
     layout = Layout(schema().fields)
-    narrow = Manifest.of([fragment(0, layout, bounds={1: FieldBounds(pa.scalar(1, pa.int32()), pa.scalar(2, pa.int32()), 0)})])
+    narrow = Manifest.of(
+        [fragment(0, layout, bounds={1: FieldBounds(pa.scalar(1, pa.int32()), pa.scalar(2, pa.int32()), 0)})]
+    )
     wide = Manifest.of([fragment(1, layout, bounds={1: FieldBounds(pa.scalar(2**40), pa.scalar(2**41), 0)})])
     low = concat([narrow, wide]).bound("min", 1)
     assert low is not None

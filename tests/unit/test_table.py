@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 import pytest
 
 import vectorlake as vl
-from vectorlake.testing.clocks import ManualClock, SequentialIds
 from vectorlake.store.open import open_store
+from vectorlake.testing.clocks import ManualClock, SequentialIds
 
 
 def make_lake(uri: object) -> tuple[vl.Lake, ManualClock]:
@@ -138,9 +138,17 @@ def test_all_types_survive_with_nulls(lake: vl.Lake, scalar_format: str) -> None
 
 def test_scan_projects_filters_limits_and_numbers_rows(lake: vl.Lake) -> None:
     table = lake.create_table("t", sample(100))
-    got = table.scan(columns=["name", "id"], filter="id >= 10 AND price < 10", limit=4, with_row_id=True).to_arrow()
-    assert got.to_pydict() == {"name": ["n10", "n11", "n12", "n13"], "id": [10, 11, 12, 13], "_row_id": [10, 11, 12, 13]}
-    assert table.scan(filter=(pc.field("id") == 7) | pc.field("name").isin(["n9"])).to_arrow()["id"].to_pylist() == [7, 9]
+    got = table.scan(
+        columns=["name", "id"], filter="id >= 10 AND price < 10", limit=4, with_row_id=True
+    ).to_arrow()
+    assert got.to_pydict() == {
+        "name": ["n10", "n11", "n12", "n13"],
+        "id": [10, 11, 12, 13],
+        "_row_id": [10, 11, 12, 13],
+    }
+    assert table.scan(filter=(pc.field("id") == 7) | pc.field("name").isin(["n9"])).to_arrow()[
+        "id"
+    ].to_pylist() == [7, 9]
     assert table.count("_row_id IN (3, 5)") == 2
     assert table.scan(columns=[]).to_arrow().num_rows == 100
     assert [batch.num_rows for batch in table.scan(batch_size=40).to_batches()] == [40, 40, 20]
@@ -254,7 +262,10 @@ def test_a_reader_keeps_its_snapshot_and_a_handle_moves_on_refresh(lake: vl.Lake
 
 def test_schema_evolution_touches_no_file_and_older_versions_keep_theirs(lake: vl.Lake) -> None:
     data = pa.table(
-        {"id": pa.array([1, 2], pa.int32()), "s": pa.array([{"a": 1, "b": "x"}, None], pa.struct([("a", pa.int8()), ("b", pa.string())]))}
+        {
+            "id": pa.array([1, 2], pa.int32()),
+            "s": pa.array([{"a": 1, "b": "x"}, None], pa.struct([("a", pa.int8()), ("b", pa.string())])),
+        }
     )
     table = lake.create_table("t", data)
     files = {info.path for info in table.store.list("data")}
@@ -308,8 +319,19 @@ WIDENINGS = [
 
 
 @pytest.mark.parametrize(("old", "new", "before", "after"), WIDENINGS, ids=lambda v: str(v)[:25])
-def test_widening(lake: vl.Lake, old: pa.DataType, new: pa.DataType, before: list[Any], after: list[Any]) -> None:
-    table = lake.create_table("t", pa.table({"x": pa.array(before, pa.string()).cast(old) if pa.types.is_decimal(old) else pa.array(before, old)}))
+def test_widening(
+    lake: vl.Lake, old: pa.DataType, new: pa.DataType, before: list[Any], after: list[Any]
+) -> None:
+    table = lake.create_table(
+        "t",
+        pa.table(
+            {
+                "x": pa.array(before, pa.string()).cast(old)
+                if pa.types.is_decimal(old)
+                else pa.array(before, old)
+            }
+        ),
+    )
     table.alter_column("x", type=new)
     got = table.to_arrow()["x"]
     assert got.type == new
@@ -343,7 +365,9 @@ def test_add_column_writes_only_its_own_files(lake: vl.Lake) -> None:
     assert sum(calls) == 98
     got = table.scan(columns=["price", "emb"]).to_arrow()
     assert [row["emb"] == [np.float32(row["price"])] * 8 for row in got.to_pylist()] == [True] * 98
-    assert {file.layout.fields[0].name for f in table.fragments() for file in f.files if file.path in new} == {"emb"}
+    assert {
+        file.layout.fields[0].name for f in table.fragments() for file in f.files if file.path in new
+    } == {"emb"}
 
 
 def test_backfill_computes_only_what_is_missing(lake: vl.Lake) -> None:
@@ -448,7 +472,7 @@ def test_lake_lists_drops_and_names(lake: vl.Lake) -> None:
     assert vl.open_table(lake.table("plain").uri).count() == 1
     lake.drop_table("plain")
     assert lake.tables() == ["a.b.items"]
-    assert not [info for info in lake.store.list("main")]
+    assert list(lake.store.list("main")) == []
     with pytest.raises(vl.NotFoundError):
         lake.drop_table("plain")
 

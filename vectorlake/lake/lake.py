@@ -150,7 +150,9 @@ class Lake:
     def tables(self, namespace: str | None = None) -> list[str]:
         """The full names of all tables, or of those in one namespace."""
         prefix = "" if namespace is None else _folder(namespace)
-        found = {match[1] for info in self.store.list(prefix) if (match := _ANY_SNAPSHOT.fullmatch(info.path))}
+        found = {
+            match[1] for info in self.store.list(prefix) if (match := _ANY_SNAPSHOT.fullmatch(info.path))
+        }
         return sorted(folder.replace("/", ".") for folder in found)
 
     def namespaces(self) -> list[str]:
@@ -224,7 +226,8 @@ def qualified(name: str) -> str:
     parts = name.split(".") if isinstance(name, str) else []
     if not parts or not all(_PART.fullmatch(part) for part in parts) or parts[-1] in ("metadata", "data"):
         raise InvalidInputError(
-            f"{name!r} can't be a table's name: write namespace.table, of letters, digits, '_' and '-' (not 'metadata' or 'data')"
+            f"{name!r} can't be a table's name: write namespace.table, of letters, digits, '_' and '-' "
+            "(not 'metadata' or 'data')"
         )
     return name if len(parts) > 1 else f"{DEFAULT_NAMESPACE}.{name}"
 

@@ -41,7 +41,14 @@ def decode(cls: type[S], data: bytes, where: str) -> S:
     """
     try:
         return from_builtins(cls, msgspec.json.decode(data))
-    except (msgspec.DecodeError, msgspec.ValidationError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as e:
+    except (
+        msgspec.DecodeError,
+        msgspec.ValidationError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        UnicodeDecodeError,
+    ) as e:
         raise CorruptDataError(
             f"{where} is damaged ({len(data)} bytes, not a valid {cls.__name__.lower()}: {e}); "
             "restore the file or open an earlier version"
@@ -68,7 +75,7 @@ def to_builtins(value: Any) -> Any:
 
 
 def _default(info: msgspec.structs.FieldInfo) -> Any:
-    return info.default_factory() if info.default is msgspec.NODEFAULT else info.default  # type: ignore[operator]
+    return info.default_factory() if info.default is msgspec.NODEFAULT else info.default
 
 
 def from_builtins(cls: type[S], value: Any) -> S:
@@ -110,7 +117,8 @@ def _convert(hint: Any, value: Any) -> Any:
         return tuple(_convert(arguments[0], item) for item in value)
     if origin is dict and isinstance(value, dict):
         return {
-            msgspec.convert(key, arguments[0], strict=False): _convert(arguments[1], item) for key, item in value.items()
+            msgspec.convert(key, arguments[0], strict=False): _convert(arguments[1], item)
+            for key, item in value.items()
         }
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         return from_builtins(hint, value)
@@ -123,5 +131,7 @@ def _type(value: Any) -> _schema.Type:
         return _schema.ScalarType(value)
     if not isinstance(value, dict) or value.get("kind") not in _TYPE_KINDS:
         kind = value.get("kind") if isinstance(value, dict) else value
-        raise UnsupportedError(f"the table uses a type of kind {kind!r}, which this release does not know: upgrade")
+        raise UnsupportedError(
+            f"the table uses a type of kind {kind!r}, which this release does not know: upgrade"
+        )
     return from_builtins(_TYPE_KINDS[value["kind"]], value)  # type: ignore[return-value]

@@ -27,7 +27,14 @@ def literal_to_json(value: object, kind: pa.DataType) -> Any:
         return None
     try:
         scalar = pa.scalar(value, type=kind)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, TypeError, ValueError) as e:
+    except (
+        pa.ArrowInvalid,
+        pa.ArrowTypeError,
+        pa.ArrowNotImplementedError,
+        OverflowError,
+        TypeError,
+        ValueError,
+    ) as e:
         raise InvalidInputError(f"the value {value!r} does not fit the type {kind}: {e}") from e
     return _encode(scalar, kind)
 
@@ -54,7 +61,10 @@ def _encode(scalar: pa.Scalar, kind: pa.DataType) -> Any:
     if t.is_struct(kind):
         return {field.name: _encode(scalar[field.name], field.type) for field in kind.fields}
     if t.is_map(kind):
-        return [[_encode(pair["key"], kind.key_type), _encode(pair["value"], kind.item_type)] for pair in scalar.values]
+        return [
+            [_encode(pair["key"], kind.key_type), _encode(pair["value"], kind.item_type)]
+            for pair in scalar.values
+        ]
     return [_encode(element, kind.value_type) for element in scalar.values]
 
 

@@ -93,7 +93,10 @@ class Manifest:
             "first_row_id": [fragment.first_row_id for fragment in fragments],
             "files": [[_file_row(file, layout_index(file.layout)) for file in f.files] for f in fragments],
             "deletes": [None if f.deletes is None else msgspec.structs.asdict(f.deletes) for f in fragments],
-            "constants": [json.dumps({str(k): v for k, v in f.constants.items()}) if f.constants else None for f in fragments],
+            "constants": [
+                json.dumps({str(k): v for k, v in f.constants.items()}) if f.constants else None
+                for f in fragments
+            ],
         }
         arrays = [pa.array(columns[field.name], type=field.type) for field in _CORE]
         fields = list(_CORE)
@@ -106,16 +109,24 @@ class Manifest:
         """All fragments, or those at some row indices, as values."""
         table = self.table if indices is None else self.table.take(pa.array(indices))
         bounds = [
-            (int(field_id), {kind: table[name].to_pylist() if kind in ("nulls", "nans") else table[name] for kind, name in kinds})
+            (
+                int(field_id),
+                {
+                    kind: table[name].to_pylist() if kind in ("nulls", "nans") else table[name]
+                    for kind, name in kinds
+                },
+            )
             for field_id, kinds in self._bounds_names().items()
         ]
-        rows = table.select([name for name in _CORE.names]).to_pylist()
+        rows = table.select(_CORE.names).to_pylist()
         fragments: list[Fragment] = []
         for index, row in enumerate(rows):
             known: dict[int, FieldBounds] = {}
             for field_id, columns in bounds:
                 low, high = (columns[kind][index] if kind in columns else None for kind in ("min", "max"))
-                nulls, nans = (columns[kind][index] if kind in columns else None for kind in ("nulls", "nans"))
+                nulls, nans = (
+                    columns[kind][index] if kind in columns else None for kind in ("nulls", "nans")
+                )
                 low = low if low is not None and low.is_valid else None
                 high = high if high is not None and high.is_valid else None
                 if low is not None or high is not None or nulls is not None or nans is not None:
@@ -123,11 +134,15 @@ class Manifest:
             fragments.append(
                 Fragment(
                     row_count=row["row_count"],
-                    files=tuple(DataFile(**{**file, "layout": self.layouts[file["layout"]]}) for file in row["files"]),
+                    files=tuple(
+                        DataFile(**{**file, "layout": self.layouts[file["layout"]]}) for file in row["files"]
+                    ),
                     id=row["fragment_id"],
                     first_row_id=row["first_row_id"],
                     deletes=None if row["deletes"] is None else DeletionVector(**row["deletes"]),
-                    constants={int(k): v for k, v in json.loads(row["constants"]).items()} if row["constants"] else {},
+                    constants={int(k): v for k, v in json.loads(row["constants"]).items()}
+                    if row["constants"]
+                    else {},
                     bounds=known,
                 )
             )
@@ -144,11 +159,11 @@ class Manifest:
 
     @property
     def fragment_ids(self) -> np.ndarray:
-        return self.table["fragment_id"].to_numpy()
+        return np.asarray(self.table["fragment_id"].to_numpy())
 
     @property
     def row_counts(self) -> np.ndarray:
-        return self.table["row_count"].to_numpy()
+        return np.asarray(self.table["row_count"].to_numpy())
 
     def bound(self, kind: str, field_id: int) -> pa.ChunkedArray | None:
         """The column of one kind (`min`, `max`, `nulls`, `nans`) of bounds of one field."""
@@ -171,7 +186,9 @@ class Manifest:
         }
         table = self.table.replace_schema_metadata({_META: json.dumps(meta).encode()}).combine_chunks()
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        with pa.ipc.new_file(
+            sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")
+        ) as writer:
             writer.write_table(table)
         return bytes(sink.getvalue())
 
@@ -199,13 +216,26 @@ class Manifest:
             low, high = self.bound("min", int(field_id)), self.bound("max", int(field_id))
             if low is None or high is None or not len(self) or low.null_count or high.null_count:
                 continue
-            if pa.types.is_binary(low.type) or pa.types.is_large_binary(low.type) or pa.types.is_decimal(low.type):
+            if (
+                pa.types.is_binary(low.type)
+                or pa.types.is_large_binary(low.type)
+                or pa.types.is_decimal(low.type)
+            ):
                 continue
             kind = low.type
             # pyarrow has no least and greatest of half floats and durations
-            stand_in = pa.float32() if pa.types.is_float16(kind) else pa.int64() if pa.types.is_duration(kind) else kind
+            stand_in = (
+                pa.float32()
+                if pa.types.is_float16(kind)
+                else pa.int64()
+                if pa.types.is_duration(kind)
+                else kind
+            )
             least, greatest = pc.min(low.cast(stand_in)), pc.max(high.cast(stand_in))
-            bounds[field_id] = (literal_to_json(least.cast(kind), kind), literal_to_json(greatest.cast(kind), kind))
+            bounds[field_id] = (
+                literal_to_json(least.cast(kind), kind),
+                literal_to_json(greatest.cast(kind), kind),
+            )
         return bounds
 
 
@@ -228,7 +258,9 @@ def decode_manifest(data: bytes | pa.Buffer, ref: ManifestRef, where: str) -> Ma
     except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as e:
         raise CorruptDataError(f"{where} is not a manifest: {e}") from e
     if features := meta.get("required_features"):
-        raise UnsupportedError(f"{where} requires {', '.join(features)}, unknown to this release: upgrade vectorlake")
+        raise UnsupportedError(
+            f"{where} requires {', '.join(features)}, unknown to this release: upgrade vectorlake"
+        )
     return Manifest(table.replace_schema_metadata(None), layouts)
 
 
@@ -285,7 +317,10 @@ def _bounds_columns(fragments: Sequence[Fragment]) -> list[tuple[pa.Field, pa.Ar
                 target = _widest(types)
                 plain = [None if value is None else value.cast(target) for value in values]
                 columns.append((pa.field(f"{kind}.{field_id}", target), pa.array(plain, type=target)))
-        for kind, counts in (("nulls", [b.null_count for b in known]), ("nans", [b.nan_count for b in known])):
+        for kind, counts in (
+            ("nulls", [b.null_count for b in known]),
+            ("nans", [b.nan_count for b in known]),
+        ):
             if any(count is not None for count in counts):
                 columns.append((pa.field(f"{kind}.{field_id}", pa.int64()), pa.array(counts, pa.int64())))
     return columns

@@ -94,10 +94,13 @@ def decode_snapshot(data: bytes, where: str) -> Snapshot:
         head = _Head()
     if head.format_version > FORMAT_VERSION:
         raise UnsupportedError(
-            f"{where} has format version {head.format_version}; this release reads up to {FORMAT_VERSION}: upgrade vectorlake"
+            f"{where} has format version {head.format_version}; this release reads up to "
+            f"{FORMAT_VERSION}: upgrade vectorlake"
         )
     if missing := sorted(set(head.required_features) - SUPPORTED_FEATURES):
-        raise UnsupportedError(f"{where} requires {', '.join(missing)}, unknown to this release: upgrade vectorlake")
+        raise UnsupportedError(
+            f"{where} requires {', '.join(missing)}, unknown to this release: upgrade vectorlake"
+        )
     return codec.decode(Snapshot, data, where)
 
 

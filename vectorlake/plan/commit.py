@@ -56,7 +56,9 @@ class Delta(msgspec.Struct, frozen=True):
 def touched(refs: Sequence[ManifestRef], fragment_ids: Sequence[int]) -> list[ManifestRef]:
     """The manifests that may hold any of some fragments."""
     return [
-        ref for ref in refs if any(ref.min_fragment_id <= fragment <= ref.max_fragment_id for fragment in fragment_ids)
+        ref
+        for ref in refs
+        if any(ref.min_fragment_id <= fragment <= ref.max_fragment_id for fragment in fragment_ids)
     ]
 
 
@@ -77,8 +79,13 @@ def numbered(added: Sequence[Fragment], head: Snapshot, version: int) -> tuple[l
     fragments: list[Fragment] = []
     next_fragment, next_row = head.next_fragment_id, head.next_row_id
     for fragment in added:
-        files = tuple(file if file.sequence else msgspec.structs.replace(file, sequence=version) for file in fragment.files)
-        fragments.append(msgspec.structs.replace(fragment, id=next_fragment, first_row_id=next_row, files=files))
+        files = tuple(
+            file if file.sequence else msgspec.structs.replace(file, sequence=version)
+            for file in fragment.files
+        )
+        fragments.append(
+            msgspec.structs.replace(fragment, id=next_fragment, first_row_id=next_row, files=files)
+        )
         next_fragment += 1
         next_row += fragment.row_count
     return fragments, next_fragment, next_row

@@ -76,15 +76,23 @@ def add_field(
     parent_path, _, name = path.rpartition(".")
     parent = find(schema, parent_path) if parent_path else None
     if parent is not None and not isinstance(parent.type, StructType):
-        raise InvalidInputError(f"can't add {path!r}: {parent_path!r} is {describe(parent.type)}, not a struct")
+        raise InvalidInputError(
+            f"can't add {path!r}: {parent_path!r} is {describe(parent.type)}, not a struct"
+        )
     siblings = schema.fields if parent is None else parent.children()
     if any(field.name == name for field in siblings):
         raise AlreadyExistsError(f"column {path!r} exists already: choose another name, or drop it first")
     if parent is None:
         check_names([name])
     if not nullable and default is None:
-        raise InvalidInputError(f"column {path!r} can't be non-null without a default: rows that exist have no value for it")
-    arrow = kind.with_name(name).with_nullable(nullable) if isinstance(kind, pa.Field) else pa.field(name, kind, nullable)
+        raise InvalidInputError(
+            f"column {path!r} can't be non-null without a default: rows that exist have no value for it"
+        )
+    arrow = (
+        kind.with_name(name).with_nullable(nullable)
+        if isinstance(kind, pa.Field)
+        else pa.field(name, kind, nullable)
+    )
     counter = iter(range(next_id, 2**31))
     used = next_id
 
@@ -180,7 +188,9 @@ def reorder(schema: Schema, names: Sequence[str]) -> Schema:
 
 
 def _rewrite(schema: Schema, field_id: int, change: Callable[[Field], Field]) -> Schema:
-    return msgspec.structs.replace(schema, fields=tuple(_rewrite_field(f, field_id, change) for f in schema.fields))
+    return msgspec.structs.replace(
+        schema, fields=tuple(_rewrite_field(f, field_id, change) for f in schema.fields)
+    )
 
 
 def _rewrite_field(field: Field, field_id: int, change: Callable[[Field], Field]) -> Field:
@@ -205,7 +215,16 @@ def _rewrite_field(field: Field, field_id: int, change: Callable[[Field], Field]
     return field if kind == field.type else msgspec.structs.replace(field, type=kind)
 
 
-_INTEGER_DIGITS = {"int8": 3, "int16": 5, "int32": 10, "int64": 19, "uint8": 3, "uint16": 5, "uint32": 10, "uint64": 20}
+_INTEGER_DIGITS = {
+    "int8": 3,
+    "int16": 5,
+    "int32": 10,
+    "int64": 19,
+    "uint8": 3,
+    "uint16": 5,
+    "uint32": 10,
+    "uint64": 20,
+}
 _WIDER: dict[str, tuple[str, ...]] = {
     "int8": ("int16", "int32", "int64", "float16", "float32", "float64"),
     "int16": ("int32", "int64", "float32", "float64"),
@@ -224,7 +243,11 @@ def _widen(old: Type, new: Type) -> Type | None:
     """The old type with scalars widened to the new one's, ids kept; None if that isn't a widening."""
     match old, new:
         case ScalarType(name=a), ScalarType(name=b):
-            return new if a == b or b in _WIDER.get(a, ()) or _widens(scalar_to_arrow(a), scalar_to_arrow(b)) else None
+            return (
+                new
+                if a == b or b in _WIDER.get(a, ()) or _widens(scalar_to_arrow(a), scalar_to_arrow(b))
+                else None
+            )
         case FixedListType(element=e, size=n), FixedListType(element=f, size=m) if n == m:
             inner = _widen(e.type, f.type)
             return inner and FixedListType(msgspec.structs.replace(e, type=inner), n)
@@ -240,7 +263,9 @@ def _widen(old: Type, new: Type) -> Type | None:
             inners = [_widen(x.type, y.type) for x, y in zip(xs, ys, strict=True)]
             if any(inner is None for inner in inners):
                 return None
-            return StructType(tuple(msgspec.structs.replace(x, type=i) for x, i in zip(xs, inners, strict=True) if i))
+            return StructType(
+                tuple(msgspec.structs.replace(x, type=i) for x, i in zip(xs, inners, strict=True) if i)
+            )
         case ExtensionType(), ExtensionType():
             return old if (old.name, old.metadata) == (new.name, new.metadata) else None
         case _:

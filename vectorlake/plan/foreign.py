@@ -70,7 +70,9 @@ def _by_name(field: pa.Field, mapping: Sequence[Mapping[str, Any]]) -> Field | N
     if entry is None or entry.get("field-id") is None:
         return None
     below = entry.get("fields", ())
-    children = [_by_name(_alias(child, field.type, index), below) for index, child in enumerate(_children(field.type))]
+    children = [
+        _by_name(_alias(child, field.type, index), below) for index, child in enumerate(_children(field.type))
+    ]
     renamed = [
         None if new is None else msgspec.structs.replace(new, name=child.name)
         for new, child in zip(children, _children(field.type), strict=True)

@@ -55,7 +55,9 @@ def check_properties(properties: Mapping[str, str]) -> dict[str, str]:
         if not key.startswith("write."):
             continue
         if key not in DEFAULTS:
-            raise InvalidInputError(f"no property {key!r}{did_you_mean(key, list(DEFAULTS))}; there is {listing(list(DEFAULTS))}")
+            raise InvalidInputError(
+                f"no property {key!r}{did_you_mean(key, list(DEFAULTS))}; there is {listing(list(DEFAULTS))}"
+            )
         if key.endswith("-format") and value not in FORMATS:
             raise InvalidInputError(f"{key} must be one of {listing(list(FORMATS))}, not {value!r}")
         if not key.endswith("-format") and not (value.isdigit() and int(value) > 0):
@@ -94,4 +96,6 @@ def _holder(field: Field, preferred: str, unsupported: Unsupported) -> str:
     for name in (preferred, *_FALLBACKS):
         if not unsupported(name, schema):
             return name
-    raise UnsupportedError(f"column {field.name!r} of type {describe(field.type)} can't be stored in any data-file format")
+    raise UnsupportedError(
+        f"column {field.name!r} of type {describe(field.type)} can't be stored in any data-file format"
+    )

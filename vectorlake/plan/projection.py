@@ -49,7 +49,9 @@ def convert(array: pa.Array, stored: Field, wanted: Field) -> pa.Array:
     try:
         return _convert(array, stored, wanted)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as e:
-        raise CorruptDataError(f"column {wanted.name!r} is stored as {array.type} and can't be read as {target}: {e}") from e
+        raise CorruptDataError(
+            f"column {wanted.name!r} is stored as {array.type} and can't be read as {target}: {e}"
+        ) from e
 
 
 def _same_ids(stored: Field, wanted: Field) -> bool:
@@ -86,7 +88,9 @@ def _convert(array: pa.Array, stored: Field, wanted: Field) -> pa.Array:
         case FixedListType(element=element, size=size):
             if not pa.types.is_fixed_size_list(array.type):
                 return array.cast(target)
-            inner = _convert(array.values.slice(array.offset * size, len(array) * size), stored.children()[0], element)
+            inner = _convert(
+                array.values.slice(array.offset * size, len(array) * size), stored.children()[0], element
+            )
             mask = pc.is_null(array) if array.null_count else None
             return pa.FixedSizeListArray.from_arrays(inner, type=target, mask=mask)
         case _:

@@ -40,7 +40,9 @@ def manifest_may_match(ref: ManifestRef, predicate: Expr | None, schema: Schema)
             low, high = (pa.array([literal_from_json(value, kind).as_py()], kind) for value in known)
         except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError):
             continue  # bounds from before a widening may not decode as the new type: unknown then
-        bounds[name] = Bounds(min=low, max=high, null_count=None, nan_count=None, row_count=np.array([ref.rows]))
+        bounds[name] = Bounds(
+            min=low, max=high, null_count=None, nan_count=None, row_count=np.array([ref.rows])
+        )
     return not bounds or bool(prune_mask(predicate, bounds, 1)[0])
 
 

@@ -37,7 +37,7 @@ class Search:
         """Measure by `"l2"`, `"cosine"` or `"dot"`."""
         return replace(self, measure=metric)
 
-    def where(self, filter: str | Expr | object) -> Search:  # noqa: A002
+    def where(self, filter: str | Expr | object) -> Search:
         """Only rows for which the filter is true are candidates; several filters must all be true."""
         predicate = self.view.bind(filter)
         if self.predicate is not None and predicate is not None:
@@ -57,10 +57,18 @@ class Search:
         schema = self.view.snapshot.schema
         names = self.columns
         if names is None:
-            names = tuple(f.name for f in schema.fields if not is_vector(f.type) and not is_multivector(f.type))
+            names = tuple(
+                f.name for f in schema.fields if not is_vector(f.type) and not is_multivector(f.type)
+            )
         field = vector_column(schema, self.column)
         found = knn(
-            self.view, self.query, column=field.name, k=self.k, metric=self.measure, filter=self.predicate, columns=list(names)
+            self.view,
+            self.query,
+            column=field.name,
+            k=self.k,
+            metric=self.measure,
+            filter=self.predicate,
+            columns=list(names),
         )
         if found.num_rows and found["query"][-1].as_py() > 0:
             raise InvalidInputError("search() takes one query vector: use knn() for many")

@@ -49,7 +49,7 @@ def knn(
     column: str | None = None,
     k: int = 10,
     metric: str | Metric = Metric.L2,
-    filter: str | Expr | object | None = None,  # noqa: A002
+    filter: str | Expr | object | None = None,
     columns: list[str] | None = None,
     mode: str = "exact",
     threads: int | None = None,
@@ -83,7 +83,9 @@ def _blocks(view: View, field: Field, predicate: Expr | None, threads: int | Non
         pieces = reader.mapped(field)
         ranges = [(0, reader.fragment.row_count)] if predicate is None else reader.prune(predicate, fields)
         if pieces is None:
-            unmapped.extend((reader, s, min(s + rows, high)) for low, high in ranges for s in range(low, high, rows))
+            unmapped.extend(
+                (reader, s, min(s + rows, high)) for low, high in ranges for s in range(low, high, rows)
+            )
             if len(unmapped) >= 64:
                 yield from _read(view, field, predicate, unmapped, threads)
                 unmapped = []
@@ -156,7 +158,12 @@ def _block(array: pa.FixedSizeListArray, row_ids: np.ndarray, field: Field) -> B
 
 
 def _result(
-    view: View, positions: np.ndarray, row_ids: np.ndarray, distances: np.ndarray, counts: np.ndarray, wanted: list[Field]
+    view: View,
+    positions: np.ndarray,
+    row_ids: np.ndarray,
+    distances: np.ndarray,
+    counts: np.ndarray,
+    wanted: list[Field],
 ) -> pa.Table:
     width = row_ids.shape[1]
     found = np.arange(width)[None, :] < counts[:, None]
@@ -164,7 +171,8 @@ def _result(
     ranks = np.broadcast_to(np.arange(width, dtype=np.int32), row_ids.shape)[found]
     query = np.repeat(positions, counts)
     table = pa.Table.from_arrays(
-        [pa.array(query, pa.int64()), pa.array(ranks), pa.array(ids), pa.array(distances[found])], schema=RESULT
+        [pa.array(query, pa.int64()), pa.array(ranks), pa.array(ids), pa.array(distances[found])],
+        schema=RESULT,
     )
     if wanted:
         rows = take_rows(view, ids, wanted)

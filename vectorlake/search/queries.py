@@ -9,7 +9,17 @@ import numpy as np
 import pyarrow as pa
 
 from vectorlake.errors import InvalidInputError, UnsupportedError
-from vectorlake.schema import Field, FixedListType, ScalarType, Schema, describe, did_you_mean, is_vector, listing, storage_array
+from vectorlake.schema import (
+    Field,
+    FixedListType,
+    ScalarType,
+    Schema,
+    describe,
+    did_you_mean,
+    is_vector,
+    listing,
+    storage_array,
+)
 
 
 @dataclass(frozen=True)
@@ -33,11 +43,16 @@ def vector_column(schema: Schema, name: str | None) -> Field:
         field = schema.field(name)
         if not is_vector(field.type):
             raise InvalidInputError(
-                f"column {name!r} is {describe(field.type, field.logical)}, not a vector; the vector columns are {listing(vectors)}"
+                f"column {name!r} is {describe(field.type, field.logical)}, not a vector; "
+                f"the vector columns are {listing(vectors)}"
             )
         return field
     if len(vectors) != 1:
-        problem = "has no vector column" if not vectors else f"has several vector columns ({listing(vectors)}): name one with column="
+        problem = (
+            "has no vector column"
+            if not vectors
+            else f"has several vector columns ({listing(vectors)}): name one with column="
+        )
         raise InvalidInputError(f"the table {problem}")
     return schema.field(vectors[0])
 
@@ -96,9 +111,15 @@ def _as_matrix(data: Any, column: Field) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(data, pa.Scalar):
         return _from_arrow(pa.array([data.as_py()], data.type))
     if hasattr(data, "__arrow_c_array__"):
-        return _as_matrix(pa.array(data), column) if not hasattr(data, "columns") else _as_matrix(pa.record_batch(data), column)
+        return (
+            _as_matrix(pa.array(data), column)
+            if not hasattr(data, "columns")
+            else _as_matrix(pa.record_batch(data), column)
+        )
     if hasattr(data, "__arrow_c_stream__") or isinstance(data, pa.RecordBatch):
-        return _from_table(pa.table(data) if not isinstance(data, pa.RecordBatch) else pa.Table.from_batches([data]), column)
+        return _from_table(
+            pa.table(data) if not isinstance(data, pa.RecordBatch) else pa.Table.from_batches([data]), column
+        )
     if isinstance(data, list | tuple):
         return _from_list(list(data))
     raise InvalidInputError(
@@ -122,7 +143,9 @@ def _from_list(data: list[Any]) -> tuple[np.ndarray, np.ndarray]:
         return np.array(data).reshape(1, -1), np.ones(1, bool)
     lengths = {len(row) for row in data if row is not None}
     if len(lengths) > 1:
-        raise InvalidInputError(f"the queries are ragged: they have {listing(sorted(map(str, lengths)))} numbers")
+        raise InvalidInputError(
+            f"the queries are ragged: they have {listing(sorted(map(str, lengths)))} numbers"
+        )
     width = lengths.pop() if lengths else 0
     valid = np.array([row is not None for row in data], bool)
     try:
@@ -165,13 +188,17 @@ def _from_table(table: pa.Table, column: Field) -> tuple[np.ndarray, np.ndarray]
     names = [
         field.name
         for field in table.schema
-        if pa.types.is_fixed_size_list(field.type) or pa.types.is_list(field.type) or pa.types.is_large_list(field.type)
+        if pa.types.is_fixed_size_list(field.type)
+        or pa.types.is_list(field.type)
+        or pa.types.is_large_list(field.type)
     ]
     if column.name in names:
         names = [column.name]
     if len(names) != 1:
         found = f"has {listing(names)}" if names else "has none"
-        raise InvalidInputError(f"the query table must have one vector column, it {found}{did_you_mean(column.name, names)}")
+        raise InvalidInputError(
+            f"the query table must have one vector column, it {found}{did_you_mean(column.name, names)}"
+        )
     return _as_matrix(table.column(names[0]), column)
 
 

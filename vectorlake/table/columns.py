@@ -56,13 +56,17 @@ def as_function(view: View, definition: BatchFunction | str) -> tuple[BatchFunct
     if callable(definition):
         return definition, None
     if not isinstance(definition, str):
-        raise InvalidInputError(f"a column is computed by a function or an SQL expression, not by {definition!r}")
+        raise InvalidInputError(
+            f"a column is computed by a function or an SQL expression, not by {definition!r}"
+        )
     fields = [*view.snapshot.schema.fields, *COMPUTED.values()]
     expression: Expr = parse_expression(definition, pa.schema([field.to_storage() for field in fields]))
     return expression.evaluate, sorted(expression.columns())
 
 
-def compute(view: View, task: ColumnTask, *, new_id: NewId, progress: Progress | None = None) -> list[FragmentUpdate]:
+def compute(
+    view: View, task: ColumnTask, *, new_id: NewId, progress: Progress | None = None
+) -> list[FragmentUpdate]:
     """Write the column's files, one a fragment that needs it; nothing refers to them before a commit.
 
     Raises:
@@ -71,7 +75,6 @@ def compute(view: View, task: ColumnTask, *, new_id: NewId, progress: Progress |
     """
     fragments = [fragment for fragment in view.fragments() if _needed(fragment, task)]
     total = sum(fragment.row_count for fragment in fragments)
-    updates: list[FragmentUpdate] = []
     done = 0
 
     def advance(rows: int) -> None:
@@ -82,8 +85,9 @@ def compute(view: View, task: ColumnTask, *, new_id: NewId, progress: Progress |
 
     if progress:
         progress(0, total)
-    for fragment in fragments:
-        updates.append(_write(view, view.reader(fragment), task, new_id=new_id, advance=advance))
+    updates = [
+        _write(view, view.reader(fragment), task, new_id=new_id, advance=advance) for fragment in fragments
+    ]
     view.store.sync_folders([file.path for update in updates for file in update.files])
     return updates
 
@@ -124,7 +128,9 @@ def _batches(reader: FragmentReader, task: ColumnTask, stored: Field) -> Iterato
             present = reader.read([stored], start, stop).column(0)
             missing = present.is_null().to_numpy(zero_copy_only=False)
             positions = positions[missing[positions - start]]
-        column = _values(reader, task, stored, positions) if len(positions) else pa.nulls(0, schema.field(0).type)
+        column = (
+            _values(reader, task, stored, positions) if len(positions) else pa.nulls(0, schema.field(0).type)
+        )
         if len(positions) < stop - start:
             column = _scatter(column, positions - start, stop - start, present)
         yield pa.RecordBatch.from_arrays([column], schema=schema), stop - start
@@ -133,15 +139,15 @@ def _batches(reader: FragmentReader, task: ColumnTask, stored: Field) -> Iterato
 def _values(reader: FragmentReader, task: ColumnTask, stored: Field, positions: np.ndarray) -> pa.Array:
     """The function's values for some rows, checked."""
     fields = list(task.inputs)
-    contiguous = len(positions) == positions[-1] - positions[0] + 1
-    if contiguous:
-        inputs = reader.read(fields, int(positions[0]), int(positions[-1]) + 1)
-    else:
-        inputs = reader.take(fields, positions)
+    first, last = int(positions[0]), int(positions[-1])
+    contiguous = len(positions) == last - first + 1
+    inputs = reader.read(fields, first, last + 1) if contiguous else reader.take(fields, positions)
     where = f"computing column {task.field.name!r} for row ids {_span(reader.row_ids_at(positions))}"
     array = as_array(task.function(to_output(inputs, fields)), task.field, where)
     if len(array) != len(positions):
-        raise InvalidInputError(f"{where}: the function was given {len(positions)} rows and returned {len(array)} values")
+        raise InvalidInputError(
+            f"{where}: the function was given {len(positions)} rows and returned {len(array)} values"
+        )
     try:
         conformed = conform(pa.RecordBatch.from_arrays([array], names=[task.field.name]), [task.field])
     except InvalidInputError as e:
@@ -174,7 +180,9 @@ def as_array(values: Any, field: Field, where: str) -> pa.Array:
         return pa.array(values, type=field.to_storage().type)
     except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError) as e:
         kind = describe(field.type, field.logical)
-        raise InvalidInputError(f"{where}: the function returned {type(values).__name__}, which is no {kind}: {e}") from e
+        raise InvalidInputError(
+            f"{where}: the function returned {type(values).__name__}, which is no {kind}: {e}"
+        ) from e
 
 
 def _scatter(values: pa.Array, at: np.ndarray, length: int, present: pa.Array | None) -> pa.Array:
@@ -187,6 +195,10 @@ def _scatter(values: pa.Array, at: np.ndarray, length: int, present: pa.Array | 
 
 def with_field(update: FragmentUpdate, field: Field, old_id: int) -> FragmentUpdate:
     """An update whose files hold `field`, after a newer head has given the column another id."""
-    files: Sequence[DataFile] = [msgspec.structs.replace(file, layout=Layout((field,))) for file in update.files]
-    bounds = {field.id if field_id == old_id else field_id: known for field_id, known in update.bounds.items()}
+    files: Sequence[DataFile] = [
+        msgspec.structs.replace(file, layout=Layout((field,))) for file in update.files
+    ]
+    bounds = {
+        field.id if field_id == old_id else field_id: known for field_id, known in update.bounds.items()
+    }
     return FragmentUpdate(update.fragment_id, update.deletes, tuple(files), bounds)

@@ -10,8 +10,8 @@ from typing import Final, TypeAlias
 import msgspec
 
 from vectorlake.clock import Clock
-from vectorlake.ids import NewId
 from vectorlake.errors import AlreadyExistsError, ConflictError, OutcomeUnknownError, StorageError
+from vectorlake.ids import NewId
 from vectorlake.metadata.manifest import Manifest
 from vectorlake.metadata.snapshot import ManifestRef, Snapshot
 from vectorlake.plan.commit import (
@@ -39,7 +39,13 @@ class Committer:
     """Commits changes to one table. Everything outside of the store (time, ids, waiting) is passed in."""
 
     def __init__(
-        self, log: TableLog, *, clock: Clock, new_id: NewId, sleep: Sleep = time.sleep, rng: random.Random | None = None
+        self,
+        log: TableLog,
+        *,
+        clock: Clock,
+        new_id: NewId,
+        sleep: Sleep = time.sleep,
+        rng: random.Random | None = None,
     ) -> None:
         self._log = log
         self._clock = clock
@@ -68,7 +74,9 @@ class Committer:
                 self._log.hint(outcome.version)
                 return outcome
             self._sleep(self._rng.uniform(0, min(0.001 * 2 ** min(attempt, 7), 0.1)))
-        raise ConflictError(f"other writers won {ATTEMPTS} commits in a row at {self._log.store.uri}; nothing was committed: retry")
+        raise ConflictError(
+            f"other writers won {ATTEMPTS} commits in a row at {self._log.store.uri}; nothing was committed: retry"
+        )
 
     def create(self, empty: Snapshot, delta: Delta) -> Snapshot:
         """Commit a table's first snapshot: `delta` on top of an `empty` one, which itself is never stored.
@@ -79,7 +87,9 @@ class Committer:
         snapshot = msgspec.structs.replace(self._next(empty, delta, self._new_id()), parent=None)
         outcome = self._put(snapshot)
         if outcome is None:
-            raise AlreadyExistsError(f"there is a table at {self._log.store.uri} already: open it, or choose another name")
+            raise AlreadyExistsError(
+                f"there is a table at {self._log.store.uri} already: open it, or choose another name"
+            )
         self._log.hint(outcome.version)
         return outcome
 
@@ -96,7 +106,8 @@ class Committer:
             if there is None:
                 if isinstance(error, AlreadyExistsError):
                     raise OutcomeUnknownError(
-                        f"version {snapshot.version} of {self._log.store.uri} exists but can't be read", commit_id=snapshot.commit_id
+                        f"version {snapshot.version} of {self._log.store.uri} exists but can't be read",
+                        commit_id=snapshot.commit_id,
                     ) from error
                 raise
             return snapshot if there.commit_id == snapshot.commit_id else None
@@ -106,8 +117,9 @@ class Committer:
             return self._log.find(snapshot.version)
         except StorageError as second:
             raise OutcomeUnknownError(
-                f"the store failed during a commit to {self._log.store.uri} ({error}) and can't be asked whether it took place "
-                f"({second}); look for commit id {snapshot.commit_id} in the table's history before a retry",
+                f"the store failed during a commit to {self._log.store.uri} ({error}) and can't be asked "
+                f"whether it took place ({second}); look for commit id "
+                f"{snapshot.commit_id} in the table's history before a retry",
                 commit_id=snapshot.commit_id,
             ) from error
 

@@ -50,7 +50,9 @@ def find_fragments(log: TableLog, head: Snapshot, fragment_ids: set[int]) -> dic
     return found
 
 
-def delete_positions(view: View, head: Snapshot, positions: Mapping[int, BitMap64], *, new_id: NewId) -> Delta:
+def delete_positions(
+    view: View, head: Snapshot, positions: Mapping[int, BitMap64], *, new_id: NewId
+) -> Delta:
     """The change that deletes these rows from `head`, keeping what others have deleted since.
 
     Raises:
@@ -78,8 +80,9 @@ def delete_positions(view: View, head: Snapshot, positions: Mapping[int, BitMap6
     path = f"{FOLDER}/{new_id()}.dv"
     data, vectors = encode_deletes(path, unions.values())
     if data:
-        view.store.put_new(path, data)
+        view.store.put(path, data)  # the name is ours alone
     updates = tuple(
-        FragmentUpdate(fragment_id, deletes=vector) for fragment_id, vector in zip(unions, vectors, strict=True)
+        FragmentUpdate(fragment_id, deletes=vector)
+        for fragment_id, vector in zip(unions, vectors, strict=True)
     )
     return Delta("delete", updates=updates, removed=frozenset(gone), summary={"deleted_rows": deleted})

@@ -87,7 +87,9 @@ def check_unchanged(file: DataFile, source: FileSource) -> None:
             f"the source file {file.path} is missing: it was removed after it was imported; sync the table with its "
             "source, or restore the file"
         ) from e
-    if info.size != file.size or (file.e_tag is not None and info.e_tag is not None and info.e_tag != file.e_tag):
+    if info.size != file.size or (
+        file.e_tag is not None and info.e_tag is not None and info.e_tag != file.e_tag
+    ):
         raise CorruptDataError(
             f"the source file {file.path} has changed since it was imported ({info.size} bytes, e-tag {info.e_tag}; "
             f"registered {file.size} bytes, e-tag {file.e_tag}); sync the table with its source, or restore the file"

@@ -76,11 +76,21 @@ class FragmentReader:
 
     def read(self, fields: Sequence[Field], start: int, stop: int) -> pa.RecordBatch:
         """All physical rows `[start, stop)`, deleted ones included, in storage types."""
-        return self._batch(fields, stop - start, lambda plain: self._columns_range(plain, start, stop), self._row_range(start, stop))
+        return self._batch(
+            fields,
+            stop - start,
+            lambda plain: self._columns_range(plain, start, stop),
+            self._row_range(start, stop),
+        )
 
     def take(self, fields: Sequence[Field], positions: np.ndarray) -> pa.RecordBatch:
         """The rows at some positions, in that order, in storage types."""
-        return self._batch(fields, len(positions), lambda plain: self._columns_at(plain, positions), lambda: self.row_ids_at(positions))
+        return self._batch(
+            fields,
+            len(positions),
+            lambda plain: self._columns_at(plain, positions),
+            lambda: self.row_ids_at(positions),
+        )
 
     def _row_range(self, start: int, stop: int) -> Callable[[], np.ndarray]:
         return lambda: self.row_ids(start, stop)
@@ -106,7 +116,9 @@ class FragmentReader:
                 arrays.append(pa.array(np.full(length, version, np.int64)))
         if not arrays:
             return empty_columns(length)
-        return pa.RecordBatch.from_arrays(arrays, schema=pa.schema([field.to_storage().with_nullable(True) for field in fields]))
+        return pa.RecordBatch.from_arrays(
+            arrays, schema=pa.schema([field.to_storage().with_nullable(True) for field in fields])
+        )
 
     def _groups(self, fields: Sequence[Field]) -> tuple[list[_Group], list[tuple[int, Field]]]:
         """The fields by the file that holds them, and those that no file holds."""
@@ -127,7 +139,9 @@ class FragmentReader:
         """The field as the file physically has it; None if the file turns out not to have it."""
         return next((stored for stored in self._files.fields(file) if stored.id == field.id), None)
 
-    def _fill_missing(self, arrays: list[pa.Array], missing: Sequence[tuple[int, Field]], length: int) -> None:
+    def _fill_missing(
+        self, arrays: list[pa.Array], missing: Sequence[tuple[int, Field]], length: int
+    ) -> None:
         for index, field in missing:
             value = self.fragment.constants.get(field.id, field.default)
             arrays[index] = constant(field, value, length)
@@ -139,12 +153,15 @@ class FragmentReader:
             reader, offset = self._reader(group.file), group.file.row_start
             names = [stored.name for _, stored, _ in group.columns]
             batches = list(reader.read(names, offset + start, offset + stop, batch_rows=max(stop - start, 1)))
-            if sum(batch.num_rows for batch in batches) != stop - start:
+            rows = sum(batch.num_rows for batch in batches)
+            if rows != stop - start:
                 raise CorruptDataError(
-                    f"{group.file.path} gave {sum(batch.num_rows for batch in batches)} rows where {stop - start} were asked for"
+                    f"{group.file.path} gave {rows} rows where {stop - start} were asked for"
                 )
             for position, (index, stored, wanted) in enumerate(group.columns):
-                arrays[index] = convert(_joined([batch.column(position) for batch in batches]), stored, wanted)
+                arrays[index] = convert(
+                    _joined([batch.column(position) for batch in batches]), stored, wanted
+                )
         self._fill_missing(arrays, missing, stop - start)
         return arrays
 
@@ -177,7 +194,9 @@ class FragmentReader:
         ranges = reader.prune(predicate, file.row_start, file.row_stop)
         return [(start - file.row_start, stop - file.row_start) for start, stop in ranges]
 
-    def matching(self, predicate: Expr, fields: Mapping[str, Field], start: int, stop: int) -> np.ndarray | None:
+    def matching(
+        self, predicate: Expr, fields: Mapping[str, Field], start: int, stop: int
+    ) -> np.ndarray | None:
         """Positions in `[start, stop)` where the predicate is true, found by the file format itself, if it can."""
         found = self._single_file(predicate, fields)
         if found is None:
@@ -186,7 +205,9 @@ class FragmentReader:
         positions = reader.matching(predicate, file.row_start + start, file.row_start + stop)
         return None if positions is None else positions - file.row_start
 
-    def _single_file(self, predicate: Expr, fields: Mapping[str, Field]) -> tuple[DataFile, FileReader] | None:
+    def _single_file(
+        self, predicate: Expr, fields: Mapping[str, Field]
+    ) -> tuple[DataFile, FileReader] | None:
         """The one file that holds all of the predicate's columns just as the predicate knows them, if there is one."""
         chosen: DataFile | None = None
         for name in predicate.columns():

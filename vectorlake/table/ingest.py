@@ -79,7 +79,9 @@ def _rows(rows: Sequence[Any]) -> pa.RecordBatchReader:
 def _stream(batches: Iterator[Any]) -> pa.RecordBatchReader:
     first = next(batches, None)
     if not isinstance(first, pa.RecordBatch):
-        raise InvalidInputError("an iterator of data must yield Arrow record batches (and at least one, for its schema)")
+        raise InvalidInputError(
+            "an iterator of data must yield Arrow record batches (and at least one, for its schema)"
+        )
 
     def chained() -> Iterator[pa.RecordBatch]:
         yield first
@@ -106,7 +108,9 @@ def check_columns(incoming: pa.Schema, schema: Schema) -> None:
     for field in schema.fields:
         if field.name not in names:
             if not field.nullable and field.default is None:
-                raise InvalidInputError(f"column {field.name!r} must not be null and has no default, but the data lacks it")
+                raise InvalidInputError(
+                    f"column {field.name!r} must not be null and has no default, but the data lacks it"
+                )
             continue
         found = incoming.field(field.name).type
         if not castable(found, field.to_storage().type):
@@ -127,20 +131,30 @@ def castable(found: pa.DataType, wanted: pa.DataType) -> bool:
     if t.is_struct(found) and t.is_struct(wanted):
         names = {child.name for child in wanted.fields}
         return all(
-            child.name in names and castable(child.type, wanted.field(child.name).type) for child in found.fields
+            child.name in names and castable(child.type, wanted.field(child.name).type)
+            for child in found.fields
         )
     if t.is_map(found) or t.is_map(wanted):
         return bool(t.is_map(found) and t.is_map(wanted)) and (
             castable(found.key_type, wanted.key_type) and castable(found.item_type, wanted.item_type)
         )
     if _is_list(found) and _is_list(wanted):
-        if t.is_fixed_size_list(found) and t.is_fixed_size_list(wanted) and found.list_size != wanted.list_size:
+        if (
+            t.is_fixed_size_list(found)
+            and t.is_fixed_size_list(wanted)
+            and found.list_size != wanted.list_size
+        ):
             return False
         return castable(found.value_type, wanted.value_type)
     families = (
         lambda kind: t.is_integer(kind) or t.is_floating(kind) or t.is_decimal(kind),
         lambda kind: t.is_string(kind) or t.is_large_string(kind) or t.is_string_view(kind),
-        lambda kind: t.is_binary(kind) or t.is_large_binary(kind) or t.is_fixed_size_binary(kind) or t.is_binary_view(kind),
+        lambda kind: (
+            t.is_binary(kind)
+            or t.is_large_binary(kind)
+            or t.is_fixed_size_binary(kind)
+            or t.is_binary_view(kind)
+        ),
         lambda kind: t.is_timestamp(kind) or t.is_date(kind),
         t.is_time,
         t.is_duration,
@@ -151,7 +165,11 @@ def castable(found: pa.DataType, wanted: pa.DataType) -> bool:
 def _is_list(kind: pa.DataType) -> bool:
     t = pa.types
     return bool(
-        t.is_list(kind) or t.is_large_list(kind) or t.is_fixed_size_list(kind) or t.is_list_view(kind) or t.is_large_list_view(kind)
+        t.is_list(kind)
+        or t.is_large_list(kind)
+        or t.is_fixed_size_list(kind)
+        or t.is_list_view(kind)
+        or t.is_large_list_view(kind)
     )
 
 
@@ -179,7 +197,11 @@ def _cast(array: pa.Array, field: Field, first_row: int) -> pa.Array:
     target = field.to_storage().type
     if array.type == target:
         return array
-    if isinstance(field.type, FixedListType) and _is_list(array.type) and not pa.types.is_fixed_size_list(array.type):
+    if (
+        isinstance(field.type, FixedListType)
+        and _is_list(array.type)
+        and not pa.types.is_fixed_size_list(array.type)
+    ):
         _check_lengths(array, field, first_row)
     try:
         return array.cast(target)
@@ -188,13 +210,17 @@ def _cast(array: pa.Array, field: Field, first_row: int) -> pa.Array:
             return _cast_struct(array, field, target, e)
         row = _first_failing(array, target)
         at = "" if row is None else f" in row {first_row + row} ({_shown(array[row])})"
-        raise InvalidInputError(f"column {field.name!r} is {describe(field.type, field.logical)}; a value{at} does not fit: {e}") from e
+        raise InvalidInputError(
+            f"column {field.name!r} is {describe(field.type, field.logical)}; a value{at} does not fit: {e}"
+        ) from e
 
 
 def _cast_struct(array: pa.Array, field: Field, target: pa.DataType, error: Exception) -> pa.Array:
     """Match a struct's children by name: pyarrow's own cast wants them complete and in order."""
     if not pa.types.is_struct(array.type):
-        raise InvalidInputError(f"column {field.name!r} does not fit {describe(field.type)}: {error}") from error
+        raise InvalidInputError(
+            f"column {field.name!r} does not fit {describe(field.type)}: {error}"
+        ) from error
     names = [child.name for child in array.type.fields]
     children = [
         _cast(storage_array(array.field(names.index(child.name))), child, 0)
@@ -202,7 +228,9 @@ def _cast_struct(array: pa.Array, field: Field, target: pa.DataType, error: Exce
         else constant(child, child.default, len(array))
         for child in field.children()
     ]
-    return pa.StructArray.from_arrays(children, fields=list(target.fields), mask=array.is_null() if array.null_count else None)
+    return pa.StructArray.from_arrays(
+        children, fields=list(target.fields), mask=array.is_null() if array.null_count else None
+    )
 
 
 def _first_failing(array: pa.Array, target: pa.DataType) -> int | None:
@@ -230,7 +258,8 @@ def _check_lengths(array: pa.Array, field: Field, first_row: int) -> None:
     wrong = pc.index(pc.fill_null(pc.not_equal(lengths, field.type.size), False), True).as_py()
     if wrong >= 0:
         raise InvalidInputError(
-            f"column {field.name!r} is {describe(field.type)}, but row {first_row + wrong} has {lengths[wrong].as_py()} numbers"
+            f"column {field.name!r} is {describe(field.type)}, but row {first_row + wrong} has "
+            f"{lengths[wrong].as_py()} numbers"
         )
 
 
@@ -251,7 +280,9 @@ def _check_vectors(array: pa.FixedSizeListArray, field: Field, first_row: int) -
         valid = array.is_valid().to_numpy(zero_copy_only=False)
         bad = np.flatnonzero(inside.any(axis=1) & valid)
         if len(bad):
-            raise InvalidInputError(f"column {field.name!r}: the vector in row {first_row + int(bad[0])} holds a null number")
+            raise InvalidInputError(
+                f"column {field.name!r}: the vector in row {first_row + int(bad[0])} holds a null number"
+            )
         return
     if not pa.types.is_floating(values.type):
         return

@@ -55,7 +55,9 @@ def take_rows(view: View, row_ids: np.ndarray, fields: list[Field]) -> pa.Table:
     if len(at) < len(distinct):
         missing = np.delete(distinct, at)
         shown = ", ".join(map(str, missing[:5])) + (" …" if len(missing) > 5 else "")
-        raise NotFoundError(f"version {view.snapshot.version} of {view.store.uri} has no live row with row id {shown}")
+        raise NotFoundError(
+            f"version {view.snapshot.version} of {view.store.uri} has no live row with row id {shown}"
+        )
     table = pa.Table.from_batches(parts, schema=pa.schema([field.to_arrow() for field in fields]))
     order = np.empty(len(distinct), np.int64)
     order[at] = np.arange(len(at))

@@ -8,8 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import Final
 
+from vectorlake.errors import (
+    AlreadyExistsError,
+    CorruptDataError,
+    InvalidInputError,
+    NotFoundError,
+    StorageError,
+)
 from vectorlake.ids import NewId
-from vectorlake.errors import AlreadyExistsError, CorruptDataError, InvalidInputError, NotFoundError, StorageError
 from vectorlake.metadata import codec
 from vectorlake.metadata.manifest import Manifest, decode_manifest
 from vectorlake.metadata.snapshot import ManifestRef, Snapshot, Tag, decode_snapshot, encode_snapshot
@@ -116,7 +122,9 @@ class TableLog:
             else:
                 high = middle - 1
         if found is None:
-            raise NotFoundError(f"the table at {self.store.uri} has no version from that time or before: it is younger")
+            raise NotFoundError(
+                f"the table at {self.store.uri} has no version from that time or before: it is younger"
+            )
         return found
 
     def put_snapshot(self, snapshot: Snapshot) -> None:
@@ -142,7 +150,9 @@ class TableLog:
         try:
             data = self.store.get(ref.path)
         except NotFoundError as e:
-            raise CorruptDataError(f"{where} is missing, though a snapshot names it; restore it or open another version") from e
+            raise CorruptDataError(
+                f"{where} is missing, though a snapshot names it; restore it or open another version"
+            ) from e
         manifest = decode_manifest(data, ref, where)
         self._keep(ref.path, manifest)
         return manifest
@@ -150,14 +160,19 @@ class TableLog:
     def _keep(self, path: str, manifest: Manifest) -> None:
         with self._lock:
             self._manifests[path] = manifest
-            while len(self._manifests) > 1 and sum(m.table.nbytes for m in self._manifests.values()) > _CACHED_BYTES:
+            while (
+                len(self._manifests) > 1
+                and sum(m.table.nbytes for m in self._manifests.values()) > _CACHED_BYTES
+            ):
                 self._manifests.popitem(last=False)
 
     def put_manifest(self, manifest: Manifest) -> ManifestRef:
         """Write a manifest under a new name."""
         path = f"{FOLDER}/m-{self._new_id()}.arrow"
         data = manifest.encode()
-        self.store.put_new(path, data)
+        self.store.put(
+            path, data
+        )  # not put-if-absent: the name is ours alone, and a retried put finds its own file
         self._keep(path, manifest)
         return manifest.ref(path, data)
 
@@ -166,7 +181,8 @@ class TableLog:
     def tags(self) -> list[Tag]:
         """All tags, by name."""
         return [
-            codec.decode(Tag, self.store.get(info.path), f"{self.store.uri}/{info.path}") for info in self.store.list(TAGS)
+            codec.decode(Tag, self.store.get(info.path), f"{self.store.uri}/{info.path}")
+            for info in self.store.list(TAGS)
         ]
 
     def tag(self, name: str) -> Tag:
@@ -176,14 +192,20 @@ class TableLog:
             return codec.decode(Tag, self.store.get(path), f"{self.store.uri}/{path}")
         except NotFoundError as e:
             known = [tag.name for tag in self.tags()]
-            raise NotFoundError(f"no tag {name!r}{did_you_mean(name, known)}; the tags are {listing(known)}") from e
+            raise NotFoundError(
+                f"no tag {name!r}{did_you_mean(name, known)}; the tags are {listing(known)}"
+            ) from e
 
     def put_tag(self, tag: Tag) -> None:
         """Create a tag; `AlreadyExistsError` if the name is taken."""
         try:
             self.store.put_new(f"{TAGS}/{check_tag_name(tag.name)}.json", codec.encode(tag))
         except AlreadyExistsError as e:
-            raise AlreadyExistsError(f"tag {tag.name!r} exists already: delete it first, or choose another name") from e
+            if self.tag(tag.name) == tag:  # our own write, of which the first reply was lost
+                return
+            raise AlreadyExistsError(
+                f"tag {tag.name!r} exists already: delete it first, or choose another name"
+            ) from e
 
     def delete_tag(self, name: str) -> None:
         """Remove a tag; the version it named stays until it expires."""

@@ -22,7 +22,9 @@ def orphans(log: TableLog, *, older_than_ms: int) -> Iterator[ObjectInfo]:
         raise InvalidInputError("the time before which files count as orphans can't be negative")
     # Listed before the references are read: what a writer commits in between was written before, and is then referenced.
     listed = [
-        info for folder in (*_FOLDERS, METADATA) for info in (*log.store.list(folder), *log.store.leftovers(folder))
+        info
+        for folder in (*_FOLDERS, METADATA)
+        for info in (*log.store.list(folder), *log.store.leftovers(folder))
     ]
     used = _referenced(log)
     for info in listed:

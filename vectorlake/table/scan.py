@@ -68,7 +68,9 @@ class Scan:
         left = self.limit
         if left == 0:
             return
-        for batch in ordered_map(self._read, self._morsels(), threads=self._threads(), first_alone=left is not None):
+        for batch in ordered_map(
+            self._read, self._morsels(), threads=self._threads(), first_alone=left is not None
+        ):
             if batch is None or not batch.num_rows:
                 continue
             if left is not None:
@@ -147,7 +149,9 @@ class Scan:
 
     def _morsel_rows(self, fields: dict[str, Field]) -> int:
         """Rows a thread reads at a time, so that wide columns do not add up to much memory."""
-        names = {field.name for field in self.fields} | (self.predicate.columns() if self.predicate else frozenset())
+        names = {field.name for field in self.fields} | (
+            self.predicate.columns() if self.predicate else frozenset()
+        )
         width = sum(width_of(fields[name].to_storage().type) for name in names)
         spread = _LATE if self.predicate else 1  # most rows of a filtered morsel never carry the wide columns
         rows = max(512, min(MORSEL_ROWS, spread * MORSEL_BYTES // max(width, 1)))
@@ -164,23 +168,26 @@ class Scan:
             return None
         if not fields:
             return reader.read([], 0, len(positions))
-        known = {} if read is None else {name: read.column(i) for i, name in enumerate(read.schema.names)}
-        late = [field for field in fields if field.name not in known]
-        if len(positions) * _LATE < stop - start:
-            rest = reader.take(late, positions) if late else None
-        else:
-            rest = reader.read(late, start, stop).take(pa.array(positions - start)) if late else None
         indices = pa.array(positions - start)
-        columns = [known[f.name].take(indices) if f.name in known else rest.column(late.index(f)) for f in fields]  # type: ignore[union-attr]
+        columns = (
+            {} if read is None else {name: read.column(name).take(indices) for name in read.schema.names}
+        )
+        late = [field for field in fields if field.name not in columns]
+        if late:
+            few = len(positions) * _LATE < stop - start
+            rest = reader.take(late, positions) if few else reader.read(late, start, stop).take(indices)
+            columns |= {field.name: rest.column(index) for index, field in enumerate(late)}
         schema = pa.schema([field.to_storage().with_nullable(True) for field in fields])
-        return to_output(pa.RecordBatch.from_arrays(columns, schema=schema), fields)
+        return to_output(
+            pa.RecordBatch.from_arrays([columns[field.name] for field in fields], schema=schema), fields
+        )
 
 
 def make_scan(
     view: View,
     *,
     columns: list[str] | None = None,
-    filter: str | Expr | object | None = None,  # noqa: A002  (the name every neighbour uses)
+    filter: str | Expr | object | None = None,
     limit: int | None = None,
     with_row_id: bool = False,
     batch_size: int | None = None,
@@ -192,7 +199,9 @@ def make_scan(
     if columns is not None and len(set(columns)) != len(list(columns)):
         raise InvalidInputError(f"a column is asked for twice in {list(columns)}")
     for name, value, least in (("limit", limit, 0), ("batch_size", batch_size, 1), ("threads", threads, 1)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least):
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least
+        ):
             raise InvalidInputError(f"{name} must be an integer of at least {least}, not {value!r}")
     fields = view.select(None if columns is None else list(columns))
     if with_row_id and ROW_ID_COLUMN not in fields:

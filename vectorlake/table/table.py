@@ -76,7 +76,9 @@ class Table:
         self._view = View(snapshot, log, self._files)
 
     def __repr__(self) -> str:
-        return f"Table({self.name!r}, version={self.version}, rows={self.snapshot.num_rows}, uri={self.uri!r})"
+        return (
+            f"Table({self.name!r}, version={self.version}, rows={self.snapshot.num_rows}, uri={self.uri!r})"
+        )
 
     def __len__(self) -> int:
         return self.snapshot.num_rows
@@ -153,7 +155,7 @@ class Table:
         """All snapshots up to the pinned one, newest first: version, time, operation, counts, parent."""
         return [snapshot for snapshot in reversed(self._log.all()) if snapshot.version <= self.version]
 
-    def fragments(self, filter: str | Expr | None = None) -> Iterator[Fragment]:  # noqa: A002
+    def fragments(self, filter: str | Expr | None = None) -> Iterator[Fragment]:
         """The fragments of this version with their files, statistics and deletes; only those that may match `filter`."""
         return self._view.fragments(self._view.bind(filter))
 
@@ -162,7 +164,7 @@ class Table:
     def scan(
         self,
         columns: Sequence[str] | None = None,
-        filter: str | Expr | object | None = None,  # noqa: A002
+        filter: str | Expr | object | None = None,
         limit: int | None = None,
         *,
         with_row_id: bool = False,
@@ -193,7 +195,9 @@ class Table:
             threads=threads,
         )
 
-    def take(self, row_ids: Sequence[int] | np.ndarray | pa.Array, columns: Sequence[str] | None = None) -> pa.Table:
+    def take(
+        self, row_ids: Sequence[int] | np.ndarray | pa.Array, columns: Sequence[str] | None = None
+    ) -> pa.Table:
         """The rows with some row ids, in the order given (an id may be given twice).
 
         Raises:
@@ -203,7 +207,7 @@ class Table:
         fields = self._view.select(None if columns is None else list(columns))
         return take_rows(self._view, _row_ids(row_ids), fields)
 
-    def count(self, filter: str | Expr | object | None = None) -> int:  # noqa: A002
+    def count(self, filter: str | Expr | object | None = None) -> int:
         """How many rows there are, or for how many the filter is true."""
         return self.scan(columns=[], filter=filter).count()
 
@@ -239,7 +243,7 @@ class Table:
         k: int = 10,
         metric: str | Metric = "l2",
         *,
-        filter: str | Expr | object | None = None,  # noqa: A002
+        filter: str | Expr | object | None = None,
         columns: Sequence[str] = (),
         mode: str = "exact",
         threads: int | None = None,
@@ -268,7 +272,15 @@ class Table:
         from vectorlake.search.knn import knn
 
         return knn(
-            self._view, queries, column=column, k=k, metric=metric, filter=filter, columns=list(columns), mode=mode, threads=threads
+            self._view,
+            queries,
+            column=column,
+            k=k,
+            metric=metric,
+            filter=filter,
+            columns=list(columns),
+            mode=mode,
+            threads=threads,
         )
 
     def search(self, query: object, column: str | None = None) -> Search:
@@ -291,7 +303,9 @@ class Table:
         """
         fragments = self._write(data, progress)
         rows = sum(fragment.row_count for fragment in fragments)
-        return self._commit(lambda head: Delta("append", added=tuple(fragments), summary={"added_rows": rows}))
+        return self._commit(
+            lambda head: Delta("append", added=tuple(fragments), summary={"added_rows": rows})
+        )
 
     def overwrite(self, data: object, *, progress: Callable[[int], None] | None = None) -> Snapshot:
         """Replace all rows by others, in one atomic commit; earlier versions stay readable.
@@ -307,7 +321,7 @@ class Table:
 
         return self._commit(build)
 
-    def delete(self, filter: str | Expr | object) -> Snapshot:  # noqa: A002
+    def delete(self, filter: str | Expr | object) -> Snapshot:
         """Delete the rows of this version for which the filter is true, in one atomic commit (deletion vectors).
 
         Returns the pinned snapshot, without a commit, if no row matches.
@@ -319,7 +333,9 @@ class Table:
         self._check_writable()
         predicate = self._view.bind(filter)
         if predicate is None:
-            raise InvalidInputError("delete needs a filter, such as \"price > 3\"; use delete('true') for all rows")
+            raise InvalidInputError(
+                "delete needs a filter, such as \"price > 3\"; use delete('true') for all rows"
+            )
         view, positions = self._view, matching_positions(self._view, predicate)
         if not positions:
             return self.snapshot
@@ -334,10 +350,14 @@ class Table:
         old = self._find(version)
 
         def build(head: Snapshot) -> Delta:
-            changed: dict[str, str | None] = {key: None for key in head.properties if key not in old.properties}
+            changed: dict[str, str | None] = {
+                key: None for key in head.properties if key not in old.properties
+            }
             changed |= old.properties
             summary = {"restored_version": old.version}
-            return Delta("restore", manifests=old.manifests, schema=old.schema, properties=changed, summary=summary)
+            return Delta(
+                "restore", manifests=old.manifests, schema=old.schema, properties=changed, summary=summary
+            )
 
         return self._commit(build)
 
@@ -353,7 +373,7 @@ class Table:
         name: str,
         definition: column_work.BatchFunction | str | None = None,
         *,
-        type: pa.DataType | pa.Field | None = None,  # noqa: A002
+        type: pa.DataType | pa.Field | None = None,
         inputs: Sequence[str] | None = None,
         default: object = None,
         nullable: bool = True,
@@ -384,31 +404,42 @@ class Table:
         if definition is None:
             return self._add_empty_column(name, type, default, nullable)
         function, used = column_work.as_function(self._view, definition)
-        if type is None:
-            type = self._type_of(definition)
+        kind = self._type_of(definition) if type is None else type
         base = self.snapshot
-        grown, _ = evolution.add_field(base.schema, name, type, next_id=base.next_field_id, default=default)
+        grown, _ = evolution.add_field(base.schema, name, kind, next_id=base.next_field_id, default=default)
         field = grown.field(name)
-        sources = tuple(self._view.select(used if used is not None else None if inputs is None else list(inputs)))
+        sources = tuple(
+            self._view.select(used if used is not None else None if inputs is None else list(inputs))
+        )
         if not nullable:
             field = msgspec.structs.replace(field, nullable=False)
-        task = column_work.ColumnTask(field, function, sources, batch_rows=_positive("batch_size", batch_size))
+        task = column_work.ColumnTask(
+            field, function, sources, batch_rows=_positive("batch_size", batch_size)
+        )
         updates = column_work.compute(self._view, task, new_id=self._new_id, progress=progress)
 
         def build(head: Snapshot) -> Delta:
-            schema, next_id = evolution.add_field(head.schema, name, type, next_id=head.next_field_id, default=default)
+            schema, next_id = evolution.add_field(
+                head.schema, name, kind, next_id=head.next_field_id, default=default
+            )
             added = schema.field(name)
             moved = tuple(column_work.with_field(update, added, field.id) for update in updates)
             if not nullable and default is None and head.num_rows == base.num_rows:
                 added = msgspec.structs.replace(added, nullable=False)
                 schema = msgspec.structs.replace(schema, fields=(*schema.fields[:-1], added))
-            return Delta("add-column", updates=moved, schema=schema, next_field_id=next_id, summary={"column": name})
+            return Delta(
+                "add-column", updates=moved, schema=schema, next_field_id=next_id, summary={"column": name}
+            )
 
         return self._commit(build)
 
-    def _add_empty_column(self, name: str, kind: pa.DataType | pa.Field | None, default: object, nullable: bool) -> Snapshot:
+    def _add_empty_column(
+        self, name: str, kind: pa.DataType | pa.Field | None, default: object, nullable: bool
+    ) -> Snapshot:
         if kind is None:
-            raise InvalidInputError(f"column {name!r} needs a type, such as vectorlake.vector(384) or pyarrow.string()")
+            raise InvalidInputError(
+                f"column {name!r} needs a type, such as vectorlake.vector(384) or pyarrow.string()"
+            )
 
         def build(head: Snapshot) -> Delta:
             schema, next_id = evolution.add_field(
@@ -420,7 +451,9 @@ class Table:
 
     def _type_of(self, definition: column_work.BatchFunction | str) -> pa.DataType:
         if callable(definition):
-            raise InvalidInputError("a column computed by a function needs type=, such as vectorlake.vector(384)")
+            raise InvalidInputError(
+                "a column computed by a function needs type=, such as vectorlake.vector(384)"
+            )
         from vectorlake.expr import parse_expression
 
         return parse_expression(definition, self.snapshot.schema.to_storage()).type
@@ -444,7 +477,9 @@ class Table:
         field = self.snapshot.schema.field(name)
         function, used = column_work.as_function(self._view, definition)
         wanted = used if used is not None else None if inputs is None else list(inputs)
-        sources = tuple(source for source in self._view.select(wanted) if wanted is not None or source.id != field.id)
+        sources = tuple(
+            source for source in self._view.select(wanted) if wanted is not None or source.id != field.id
+        )
         try:
             which = column_work.Rows(rows)
         except ValueError as e:
@@ -458,13 +493,19 @@ class Table:
 
     def drop_column(self, name: str) -> Snapshot:
         """Drop a column, or a struct's child by path; no file is touched, and earlier versions still have it."""
-        return self._evolve("drop-column", name, lambda s, h: evolution.drop_field(s, name, protected=h.primary_key))
+        return self._evolve(
+            "drop-column", name, lambda s, h: evolution.drop_field(s, name, protected=h.primary_key)
+        )
 
     def rename_column(self, name: str, new_name: str) -> Snapshot:
         """Give a column, or a nested field by path, another name; no file is touched."""
-        return self._evolve("rename-column", name, lambda schema, _: evolution.rename_field(schema, name, new_name))
+        return self._evolve(
+            "rename-column", name, lambda schema, _: evolution.rename_field(schema, name, new_name)
+        )
 
-    def alter_column(self, name: str, *, type: pa.DataType | None = None, nullable: bool | None = None) -> Snapshot:  # noqa: A002
+    def alter_column(
+        self, name: str, *, type: pa.DataType | None = None, nullable: bool | None = None
+    ) -> Snapshot:
         """Widen a column's type, or allow nulls in it; no file is touched, older files are cast when read.
 
         Raises:
@@ -473,7 +514,9 @@ class Table:
         if type is None and nullable is None:
             raise InvalidInputError("say what to alter: type=… or nullable=True")
         if nullable is False:
-            raise InvalidInputError(f"column {name!r} can't forbid nulls afterwards: rows may hold them already")
+            raise InvalidInputError(
+                f"column {name!r} can't forbid nulls afterwards: rows may hold them already"
+            )
 
         def change(schema: Schema, _: Snapshot) -> Schema:
             schema = evolution.widen_field(schema, name, type) if type is not None else schema
@@ -483,10 +526,14 @@ class Table:
 
     def reorder_columns(self, names: Sequence[str]) -> Snapshot:
         """Put columns first, in this order; the others follow as they are."""
-        return self._evolve("reorder-columns", ", ".join(names), lambda schema, _: evolution.reorder(schema, list(names)))
+        return self._evolve(
+            "reorder-columns", ", ".join(names), lambda schema, _: evolution.reorder(schema, list(names))
+        )
 
     def _evolve(self, operation: str, name: str, change: Callable[[Schema, Snapshot], Schema]) -> Snapshot:
-        return self._commit(lambda head: Delta(operation, schema=change(head.schema, head), summary={"column": name}))
+        return self._commit(
+            lambda head: Delta(operation, schema=change(head.schema, head), summary={"column": name})
+        )
 
     # --- names for versions ---
 
@@ -515,7 +562,9 @@ class Table:
 
         return list(verify(self._view))
 
-    def collect_orphans(self, *, older_than: dt.timedelta = dt.timedelta(days=3), dry_run: bool = False) -> list[str]:
+    def collect_orphans(
+        self, *, older_than: dt.timedelta = dt.timedelta(days=3), dry_run: bool = False
+    ) -> list[str]:
         """Remove files that no version refers to: of writers that were killed, or lost a race.
 
         Args:
@@ -665,4 +714,3 @@ def _positive(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InvalidInputError(f"{name} must be a positive integer, not {value!r}")
     return value
-

@@ -34,7 +34,10 @@ def verify(view: View, *, progress: Callable[[str], None] | None = None) -> Iter
             continue
         rows = int(manifest.row_counts.sum())
         if (len(manifest), rows) != (ref.fragments, ref.rows):
-            yield Finding(ref.path, f"holds {len(manifest)} fragments, {rows} rows; the snapshot says {ref.fragments}, {ref.rows}")
+            yield Finding(
+                ref.path,
+                f"holds {len(manifest)} fragments, {rows} rows; the snapshot says {ref.fragments}, {ref.rows}",
+            )
         for fragment in manifest.fragments():
             yield from _fragment(view, fragment, seen, progress)
 
@@ -44,7 +47,10 @@ def _fragment(
 ) -> Iterator[Finding]:
     for file in fragment.files:
         if file.row_stop - file.row_start != fragment.row_count:
-            yield Finding(file.path, f"covers {file.row_stop - file.row_start} of the {fragment.row_count} rows of fragment {fragment.id}")
+            yield Finding(
+                file.path,
+                f"covers {file.row_stop - file.row_start} of the {fragment.row_count} rows of fragment {fragment.id}",
+            )
         if file.path not in seen:
             seen.add(file.path)
             if progress:

@@ -43,7 +43,9 @@ class View:
         try:
             block = self.store.get_range(vector.path, vector.offset, vector.length)
         except NotFoundError as e:
-            raise CorruptDataError(f"{where} is missing, though a manifest names it; restore it or open another version") from e
+            raise CorruptDataError(
+                f"{where} is missing, though a manifest names it; restore it or open another version"
+            ) from e
         return decode_deletes(block, vector, where)
 
     def fragments(self, predicate: Expr | None = None) -> Iterator[Fragment]:

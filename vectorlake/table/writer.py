@@ -9,9 +9,9 @@ from typing import Final
 
 import pyarrow as pa
 
-from vectorlake.ids import NewId
 from vectorlake.formats.protocol import ColumnStats, FileWriter, WriteOptions, WrittenFile
 from vectorlake.formats.registry import format_named
+from vectorlake.ids import NewId
 from vectorlake.metadata.fragment import DataFile, FieldBounds, Fragment, Layout
 from vectorlake.plan.layout import DEFAULTS, FRAGMENT_BYTES, FRAGMENT_ROWS, ColumnGroup, column_groups
 from vectorlake.schema import Field
@@ -36,7 +36,9 @@ class ColumnGroupWriter:
         self._stack = ExitStack()
         local = self._stack.enter_context(store.staged(self.path))
         try:
-            self._writer: FileWriter = chosen.create(local, self._schema, WriteOptions(blob_columns=group.blob_columns))
+            self._writer: FileWriter = chosen.create(
+                local, self._schema, WriteOptions(blob_columns=group.blob_columns)
+            )
         except BaseException as e:
             self._stack.__exit__(type(e), e, e.__traceback__)
             raise
@@ -63,7 +65,11 @@ class ColumnGroupWriter:
             size=written.size,
             checksum=written.checksum,
         )
-        return file, {field.id: _bounds(written.stats.get(field.name)) for field in self._group.fields if field.name in written.stats}
+        return file, {
+            field.id: _bounds(written.stats.get(field.name))
+            for field in self._group.fields
+            if field.name in written.stats
+        }
 
     def abort(self, error: BaseException) -> None:
         """Leave nothing behind."""
@@ -82,7 +88,9 @@ def _bounds(stats: ColumnStats | None) -> FieldBounds:
 class FragmentWriter:
     """All column groups of one fragment, written in parallel."""
 
-    def __init__(self, store: Store, groups: Sequence[ColumnGroup], *, new_id: NewId, pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, store: Store, groups: Sequence[ColumnGroup], *, new_id: NewId, pool: ThreadPoolExecutor
+    ) -> None:
         self._writers: list[ColumnGroupWriter] = []
         self._pool = pool
         self.rows = 0
@@ -154,4 +162,3 @@ def write_fragments(
             raise
     store.sync_folders([file.path for fragment in fragments for file in fragment.files])
     return fragments
-
