@@ -30,7 +30,7 @@ __all__ = [
 
 
 def bind(
-    filter: str | pc.Expression | Expr | None,  # noqa: A002
+    filter: str | pc.Expression | Expr | None,
     schema: pa.Schema,
 ) -> Expr | None:
     """A filter in any of its forms, bound to a schema; None, which is no filter, stays None.

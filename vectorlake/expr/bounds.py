@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -41,7 +41,8 @@ class Bounds:
 def bounds_key(path: tuple[str, ...]) -> str:
     r"""The key of a column (one name) or a struct's field (names joined by dots) in a mapping of bounds.
 
-    A dot in a name of a longer path is written `\.`, so that the field `b` of `a` and a column `a.b` differ.
+    A dot in a name of a longer path is written `\.`. A column named `a.b` and the field `b` of `a` share a key:
+    an expression that reads both takes the entry for the column's.
     """
     if len(path) == 1:
         return path[0]
@@ -53,13 +54,16 @@ def prune_mask(expr: Expr, bounds: Mapping[str, Bounds], n: int) -> Flags:
 
     Args:
         expr: a boolean expression.
-        bounds: per `bounds_key`, bounds of `n` units; a column without an entry prunes nothing.
+        bounds: per `bounds_key`, bounds of `n` units for columns and fields that `expr` reads; one without an
+            entry prunes nothing.
         n: the number of units.
 
     Returns:
         bool[n]. A unit is kept whenever in doubt. The work is a few vectorised passes over the bounds used.
     """
-    can, _ = _Pruner(bounds, n).outcomes(expr)
+    columns = expr.columns()
+    shared = {key for path in expr.paths() if len(path) > 1 and (key := bounds_key(path)) in columns}
+    can = _Pruner(bounds, shared).can(expr, truth=True)
     return np.array(np.broadcast_to(can, n))
 
 
@@ -93,50 +97,43 @@ def _maybe(
 
 
 class _Pruner:
-    """Per boolean expression: whether some row may make it true, and whether some row may make it false.
+    """Tells, per unit, whether some row may make a boolean expression true, or may make it false.
 
-    Both at once make NOT a swap, which stays right for nulls: they make neither.
+    Asking for either makes NOT a swap, which stays right for nulls: they make neither.
     """
 
-    def __init__(self, bounds: Mapping[str, Bounds], n: int) -> None:
+    def __init__(self, bounds: Mapping[str, Bounds], shared: Container[str]) -> None:
         self._bounds = bounds
-        self._n = n
+        self._shared = shared
         self._known: dict[tuple[str, ...], _Range] = {}
 
-    def outcomes(self, node: Expr) -> tuple[Flags, Flags]:
+    def can(self, node: Expr, *, truth: bool) -> Flags:
         match node:
-            case And():
-                pairs = [self.outcomes(arg) for arg in node.args]
-                return _all([true for true, _ in pairs]), _any([false for _, false in pairs])
-            case Or():
-                pairs = [self.outcomes(arg) for arg in node.args]
-                return _any([true for true, _ in pairs]), _all([false for _, false in pairs])
+            case And() | Or():
+                parts = [self.can(arg, truth=truth) for arg in node.args]
+                return _all(parts) if isinstance(node, And) == truth else _any(parts)
             case Not():
-                true, false = self.outcomes(node.arg)
-                return false, true
+                return self.can(node.arg, truth=not truth)
             case Compare():
-                return _compare(node.op, self.range(node.left), self.range(node.right))
+                return _compare(node.op, self.range(node.left), self.range(node.right), truth=truth)
             case IsNull():
                 known = self.range(node.arg)
-                return known.null, known.some | known.nan
+                return known.null if truth else known.some | known.nan
             case In():
-                return _in(self.range(node.arg), node.values)
+                return _in(self.range(node.arg), node.values, truth=truth)
             case Call(function="isnan"):
                 known = self.range(node.args[0])
-                return known.nan, known.some
+                return known.nan if truth else known.some
             case Call(function="starts_with", args=(arg, Literal() as prefix)) if prefix.scalar.is_valid:
-                return _prefix(self.range(arg), prefix.value)
-            case Like(ignore_case=False):
-                true, _ = _prefix(self.range(node.arg), _leading(node.pattern))
-                return true, _YES
+                return _prefix(self.range(arg), prefix.value, truth=truth)
+            case Like(ignore_case=False) if truth:
+                return _prefix(self.range(node.arg), _leading(node.pattern), truth=True)
             case Column() | Literal():
                 known = self.range(node)
-                yes, no = pa.scalar(True), pa.scalar(False)
-                return known.some & _maybe(pc.equal, known.high, yes), known.some & _maybe(
-                    pc.equal, known.low, no
-                )
+                bound = known.high if truth else known.low
+                return known.some & _maybe(pc.equal, bound, pa.scalar(truth))
             case _:
-                return _YES, _YES
+                return _YES
 
     def range(self, node: Expr) -> _Range:
         match node:
@@ -154,8 +151,9 @@ class _Pruner:
                 return _unknown(node.type)
 
     def _column(self, node: Column) -> _Range:
-        found = self._bounds.get(bounds_key(node.path))
-        if found is None:
+        key = bounds_key(node.path)
+        found = self._bounds.get(key)
+        if found is None or (len(node.path) > 1 and key in self._shared):
             return _unknown(node.type)
         floating = pt.is_floating(node.type)
         low, high = (_bound(array, node.type) for array in (found.min, found.max))
@@ -252,46 +250,75 @@ def _any(flags: list[Flags]) -> Flags:
     return result
 
 
-def _compare(op: str, left: _Range, right: _Range) -> tuple[Flags, Flags]:
-    if op in (">", ">="):
-        return _compare({">": "<", ">=": "<="}[op], right, left)
-    both = left.some & right.some
+_OPPOSITE = {"=": "!=", "!=": "=", "<": ">=", ">=": "<", ">": "<=", "<=": ">"}
+
+
+def _compare(op: str, left: _Range, right: _Range, *, truth: bool) -> Flags:
+    possible = left.some & right.some & _possible(op if truth else _OPPOSITE[op], left, right)
+    if truth != (op == "!="):
+        return possible
     # Every comparison with NaN is false, except != which is true.
-    nan = (left.nan & (right.some | right.nan)) | (right.nan & left.some)
-    if op == "<":
-        return both & _maybe(pc.less, left.low, right.high), (
-            both & _maybe(pc.greater_equal, left.high, right.low)
-        ) | nan
-    if op == "<=":
-        return both & _maybe(pc.less_equal, left.low, right.high), (
-            both & _maybe(pc.greater, left.high, right.low)
-        ) | nan
-    overlap = _maybe(pc.less_equal, left.low, right.high) & _maybe(pc.less_equal, right.low, left.high)
-    differ = (
-        _maybe(pc.not_equal, left.low, left.high)
-        | _maybe(pc.not_equal, right.low, right.high)
-        | _maybe(pc.not_equal, left.low, right.low)
-    )
-    equal, unequal = both & overlap, (both & differ) | nan
-    return (equal, unequal) if op == "=" else (unequal, equal)
+    return possible | (left.nan & (right.some | right.nan)) | (right.nan & left.some)
 
 
-def _in(known: _Range, values: pa.Array) -> tuple[Flags, Flags]:
+def _possible(op: str, left: _Range, right: _Range) -> Flags:
+    """Whether some value of the left and some of the right, neither null nor NaN, may compare so."""
+    match op:
+        case "<":
+            return _maybe(pc.less, left.low, right.high)
+        case "<=":
+            return _maybe(pc.less_equal, left.low, right.high)
+        case ">" | ">=":
+            return _possible("<" if op == ">" else "<=", right, left)
+        case "=":
+            return _possible("<=", left, right) & _possible("<=", right, left)
+        case _:
+            one = _maybe(pc.not_equal, left.low, left.high) | _maybe(pc.not_equal, right.low, right.high)
+            return one | _maybe(pc.not_equal, left.low, right.low)
+
+
+def _in(known: _Range, values: pa.Array, *, truth: bool) -> Flags:
+    if truth:
+        if not len(values):
+            return _NO
+        inside = _numbers_inside(known, values) if len(values) > 4 else None
+        return known.some & (inside if inside is not None else _spans_inside(known, values))
     if not len(values):
-        return _NO, known.some | known.nan
-    # The values are sorted: a few spans of neighbours stand for them all.
+        return known.some | known.nan
+    differ = _maybe(pc.not_equal, known.low, known.high)
+    if known.low is not None:
+        differ = differ | ~_flags(functions.is_in(known.low, values), unknown=False)
+    return (known.some & differ) | known.nan
+
+
+def _numbers_inside(known: _Range, values: pa.Array) -> Flags | None:
+    """Whether the least value from the low bound on is within the high bound; None for non-numeric types."""
+    arrays = [array for array in (known.low, known.high) if isinstance(array, pa.Array)]
+    number = pt.is_integer(values.type) or pt.is_floating(values.type) or pt.is_temporal(values.type)
+    if len(arrays) < 2 or not number:
+        return None
+    if pt.is_temporal(values.type):
+        whole = pa.int32() if values.type.bit_width == 32 else pa.int64()
+        arrays, values = [array.view(whole) for array in arrays], values.view(whole)
+    zero = pa.scalar(0, values.type)
+    low, high = (pc.fill_null(array, zero).to_numpy() for array in arrays)
+    choices = values.to_numpy()
+    position = np.searchsorted(choices, low)
+    found = (position < len(choices)) & (choices[np.minimum(position, len(choices) - 1)] <= high)
+    unknown = [pc.is_null(array).to_numpy(zero_copy_only=False) for array in arrays if array.null_count]
+    return _any([found, *unknown])
+
+
+def _spans_inside(known: _Range, values: pa.Array) -> Flags:
+    """Whether the bounds meet some span of neighbouring values, a few of which stand for them all."""
     edges = np.linspace(0, len(values), min(len(values), _GROUPS) + 1).astype(int)
-    inside = _any(
+    return _any(
         [
             _maybe(pc.less_equal, known.low, values[int(stop) - 1])
             & _maybe(pc.greater_equal, known.high, values[int(start)])
             for start, stop in pairwise(edges)
         ]
     )
-    differ = _maybe(pc.not_equal, known.low, known.high)
-    if known.low is not None:
-        differ = differ | ~_flags(functions.is_in(known.low, values), unknown=False)
-    return known.some & inside, (known.some & differ) | known.nan
 
 
 def _leading(pattern: str) -> str:
@@ -305,28 +332,19 @@ def _leading(pattern: str) -> str:
     return "".join(out)
 
 
-def _prefix(known: _Range, prefix: str) -> tuple[Flags, Flags]:
+def _prefix(known: _Range, prefix: str, *, truth: bool) -> Flags:
     if known.low is None or known.high is None or not prefix:
-        return known.some, known.some
+        return known.some
     # Strings are ordered by their bytes; the least that sorts after all with the prefix need not be UTF-8.
     data = prefix.encode()
-    low, high = (
-        pc.cast(bound, pa.large_binary() if pt.is_large_string(bound.type) else pa.binary())
-        for bound in (known.low, known.high)
-    )
-    first = pa.scalar(data, low.type)
-    below = _maybe(pc.less, low, first)
-    after = _successor(data)
-    last = pa.scalar(after, low.type) if after is not None else None
-    can = _maybe(pc.greater_equal, high, first)
-    above = _NO
-    if last is not None:
-        can = can & _maybe(pc.less, low, last)
-        above = _maybe(pc.greater_equal, high, last)
-    return known.some & can, known.some & (below | above)
+    binary = pa.large_binary() if pt.is_large_string(known.low.type) else pa.binary()
+    low, high = pc.cast(known.low, binary), pc.cast(known.high, binary)
+    first, after = pa.scalar(data, binary), pa.scalar(_successor(data), binary)
+    if truth:
+        return known.some & _maybe(pc.greater_equal, high, first) & _maybe(pc.less, low, after)
+    return known.some & (_maybe(pc.less, low, first) | _maybe(pc.greater_equal, high, after))
 
 
-def _successor(data: bytes) -> bytes | None:
-    """The least byte string that is greater than every one starting with `data`; None when there is none."""
-    data = data.rstrip(b"\xff")
-    return data[:-1] + bytes([data[-1] + 1]) if data else None
+def _successor(data: bytes) -> bytes:
+    """The least byte string above all that start with `data`, which is UTF-8 and so has no byte 0xFF."""
+    return data[:-1] + bytes([data[-1] + 1])

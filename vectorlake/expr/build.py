@@ -153,6 +153,8 @@ def _compare_constant(op: str, left: Expr, right: Raw | Literal) -> Expr:
             f"{right} is no date or time to compare {told(left)} with: "
             "write it as '2024-01-31' or '2024-01-31 12:34:56.789', with +02:00 or Z for a zone"
         )
+    if isinstance(right, Raw) and isinstance(right.value, str) and types.is_bytes(left.type):
+        right = Literal(pa.scalar(literals.parse_bytes(right.value), pa.binary()))
     if isinstance(right, Raw) and (types.is_number(left.type) != isinstance(right.value, str)):
         return _compare_typed(op, left, settle(right))
     if isinstance(right, Raw):
@@ -207,6 +209,9 @@ def in_(operand: Operand, choices: Sequence[Operand]) -> Expr:
     null = any(isinstance(c, Raw) and c.value is None for c in choices)
     scalars: list[pa.Scalar] = []
     others: list[Expr] = []
+    plain = _plain_choices(choices, expression.type)
+    if plain is not None:
+        return in_values(expression, plain)
     for choice in choices:
         if isinstance(choice, Raw) and choice.value is None:
             continue
@@ -222,6 +227,19 @@ def in_(operand: Operand, choices: Sequence[Operand]) -> Expr:
     if null:
         others.append(Literal(pa.scalar(None, pa.bool_())))
     return or_(*others)
+
+
+def _plain_choices(choices: Sequence[Operand], data_type: pa.DataType) -> pa.Array | None:
+    """The choices as an array when they are the type's own: lists of ids are long, and mostly that."""
+    values = [choice.value for choice in choices if isinstance(choice, Raw)]
+    if len(values) != len(choices) or not values:
+        return None
+    if types.is_text(data_type) and all(isinstance(value, str) for value in values):
+        return pa.array(values, data_type)
+    if pt.is_integer(data_type) and all(isinstance(value, int) for value in values):
+        low, high = types.integer_range(data_type)
+        return pa.array([value for value in values if low <= value <= high], data_type)  # type: ignore[operator]
+    return None
 
 
 def _array(scalars: list[pa.Scalar], data_type: pa.DataType) -> pa.Array:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +27,7 @@ _INSTANT_PATTERN = re.compile(
     r"(\d{4})-(\d{1,2})-(\d{1,2})(?:[T ]\s*" + _TIME + r")?\s*(?:(Z|UTC)|([+-])(\d{2}):?(\d{2})?)?",
     re.IGNORECASE,
 )
+_UUID_PATTERN = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _BYTES_PATTERN = re.compile(r"\\x([0-9a-fA-F]{2})")
 
 
@@ -93,7 +95,9 @@ def _time_of_day(hour: str, minute: str, second: str | None, fraction: str | Non
 
 
 def parse_bytes(text: str) -> bytes:
-    r"""The bytes a string stands for as a BLOB: UTF-8, with `\xAB` for a byte."""
+    r"""The bytes a string stands for as a BLOB: those of a UUID, else UTF-8 with `\xAB` for a byte."""
+    if _UUID_PATTERN.fullmatch(text):
+        return UUID(text).bytes
     parts = _BYTES_PATTERN.split(text)
     return b"".join(bytes.fromhex(p) if i % 2 else p.encode() for i, p in enumerate(parts))
 
@@ -138,8 +142,8 @@ def int_value(scalar: pa.Scalar) -> int:
 
 def _grid(data_type: pa.DataType) -> _Grid | None:
     if pt.is_integer(data_type):
-        info = np.iinfo(data_type.to_pandas_dtype())
-        return _Grid("number", Fraction(1), int(info.min), int(info.max), lambda n: pa.scalar(n, data_type))
+        low, high = types.integer_range(data_type)
+        return _Grid("number", Fraction(1), low, high, lambda n: pa.scalar(n, data_type))
     if pt.is_decimal(data_type):
         top = 10**data_type.precision - 1
         step = Fraction(1, 10**data_type.scale) if data_type.scale >= 0 else Fraction(10**-data_type.scale)
@@ -223,10 +227,13 @@ def _as_type(constant: Raw | pa.Scalar, data_type: pa.DataType) -> pa.Scalar | N
         return _as_float(constant, data_type)
     if types.is_text(data_type):
         return pa.scalar(value, data_type) if isinstance(value, str) else None
-    if types.is_bytes(data_type) and not pt.is_fixed_size_binary(data_type):
+    if types.is_bytes(data_type):
         if isinstance(value, str) and isinstance(constant, Raw):
             value = parse_bytes(value)
-        return pa.scalar(value, data_type) if isinstance(value, bytes) else None
+        fits = isinstance(value, bytes) and (
+            not pt.is_fixed_size_binary(data_type) or len(value) == data_type.byte_width
+        )
+        return pa.scalar(value, data_type) if fits else None
     if pt.is_boolean(data_type):
         return pa.scalar(value, data_type) if isinstance(value, bool) else None
     return None

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 import sqlglot
 from sqlglot import exp
-from sqlglot.errors import ParseError, SqlglotError
+from sqlglot.errors import ParseError, TokenError
 
 from vectorlake.errors import InvalidInputError
 from vectorlake.expr import build, literals, types
@@ -155,8 +155,11 @@ def _read(sql: str, schema: pa.Schema) -> Operand:
         return _Binder(sql, schema).bind(tree)
     except ParseError as error:
         raise _syntax_error(sql, error) from None
-    except SqlglotError as error:
-        raise InvalidInputError(f"the filter can't be read: {error}\n  {sql}") from None
+    except TokenError:
+        # sqlglot tells no place; what it stumbles over is a quote or a comment without an end.
+        place = max(sql.rfind("'"), sql.rfind('"'), sql.rfind("/*"), 0)
+        what = "a quote or comment is opened but not closed"
+        raise InvalidInputError(f"syntax error in the filter: {what}\n{_caret(sql, place)}") from None
     except RecursionError:
         raise InvalidInputError("the filter is nested too deeply: use IN (…) for many values") from None
 

@@ -108,6 +108,13 @@ def integer_digits(data_type: pa.DataType) -> int:
     return {8: 3, 16: 5, 32: 10, 64: 20 if pt.is_unsigned_integer(data_type) else 19}[data_type.bit_width]
 
 
+def integer_range(data_type: pa.DataType) -> tuple[int, int]:
+    """The least and the greatest value of an integer type."""
+    if pt.is_unsigned_integer(data_type):
+        return 0, int(2**data_type.bit_width - 1)
+    return -int(2 ** (data_type.bit_width - 1)), int(2 ** (data_type.bit_width - 1) - 1)
+
+
 def decimal_type(precision: int, scale: int) -> pa.DataType | None:
     if precision <= 38:
         return pa.decimal128(precision, scale)
