@@ -124,7 +124,7 @@ def table(
 
 
 def allot(wanted: Sequence[int], least: Sequence[int], room: int) -> list[int]:
-    """Widths for the leading columns that fit into `room` (`_GAP` between), at least the first, as wide as can be.
+    """Widths for the leading columns that fit into `room`, at least the first, as wide as they may be.
 
     Args:
         wanted: the widths at which nothing is cut.

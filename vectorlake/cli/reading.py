@@ -33,7 +33,7 @@ def scan(
     lake: Lake,
     table: TableName,
     columns: Columns = None,
-    filter: Filter = None,  # noqa: A002
+    filter: Filter = None,
     limit: Limit = None,
     version: AtVersion = None,
     row_id: Annotated[bool, typer.Option("--row-id", help="Add the column _row_id")] = False,
@@ -52,7 +52,7 @@ def count(
     session: Session,
     lake: Lake,
     table: TableName,
-    filter: Filter = None,  # noqa: A002
+    filter: Filter = None,
     version: AtVersion = None,
 ) -> None:
     """Count rows: all, or those that a filter keeps."""
@@ -111,7 +111,7 @@ def knn(
     column: Annotated[
         str | None, typer.Option("--column", help="The vector column, where there are several")
     ] = None,
-    filter: Filter = None,  # noqa: A002
+    filter: Filter = None,
     columns: Columns = None,
     version: AtVersion = None,
 ) -> None:

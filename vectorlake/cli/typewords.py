@@ -23,8 +23,8 @@ _LOGICAL: Final[Mapping[str, Callable[[], pa.DataType]]] = {"text": text, "blob"
 _KNOWN: Final = (
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32",
     "float64", "string", "large_string", "binary", "large_binary", "fixed_size_binary", "decimal128",
-    "decimal256", "date32", "date64", "timestamp", "time32", "time64", "duration", "list", "fixed_list", "map",
-    "struct", "vector", "multivector", "text", "blob", "geo",
+    "decimal256", "date32", "date64", "timestamp", "time32", "time64", "duration", "list", "fixed_list",
+    "map", "struct", "vector", "multivector", "text", "blob", "geo",
 )  # fmt: skip
 
 

@@ -120,7 +120,7 @@ def delete(
     session: Session,
     lake: Lake,
     table: TableName,
-    filter: Annotated[  # noqa: A002
+    filter: Annotated[
         str, typer.Option("--filter", metavar="SQL", help='The rows to delete, e.g. "price > 3"')
     ],
 ) -> None:
