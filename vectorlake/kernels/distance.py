@@ -20,7 +20,7 @@ _INFINITY = np.float32(np.inf)
 
 
 @intrinsic
-def pointer_to(_typing: Any, address: Any, like: Any) -> Any:
+def pointer_to(typing: Any, address: Any, like: Any) -> Any:
     """(address, a value of the element type) -> typed pointer."""
 
     def codegen(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
@@ -30,7 +30,7 @@ def pointer_to(_typing: Any, address: Any, like: Any) -> Any:
 
 
 @intrinsic
-def single_of_bits(_typing: Any, bits: Any) -> Any:
+def single_of_bits(typing: Any, bits: Any) -> Any:
     """The float32 that has these 32 bits."""
 
     def codegen(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Value:
@@ -39,10 +39,15 @@ def single_of_bits(_typing: Any, bits: Any) -> Any:
     return types.float32(types.uint32), codegen
 
 
-@inner
-def address_of(array: Any) -> int:
-    """Where the array's first element stands, as a signed integer (unsigned ones turn sums into floats)."""
-    return np.int64(array.ctypes.data)  # type: ignore[return-value]
+@intrinsic
+def address_of(typing: Any, array: Any) -> Any:
+    """Where the array's first element stands."""
+
+    def codegen(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
+        view = context.make_array(signature.args[0])(context, builder, arguments[0])
+        return builder.ptrtoint(view.data, context.get_value_type(types.int64))
+
+    return types.int64(array), codegen
 
 
 @inner

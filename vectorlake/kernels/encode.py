@@ -10,6 +10,7 @@ from numba import carray  # type: ignore[attr-defined]
 from vectorlake.kernels.distance import (
     METRIC_COSINE,
     METRIC_DOT,
+    address_of,
     as_floats,
     pointer_to,
     single_of_bits,
@@ -40,7 +41,7 @@ def _sum_squares(values: Any) -> Any:
 @inner
 def _largest(values: Any) -> Any:
     """The largest magnitude, by integer comparison: infinities and nans are larger than all numbers."""
-    bits = values.view(np.int32)
+    bits = carray(pointer_to(address_of(values), np.int32(0)), (values.shape[0],))
     largest = np.int32(0)
     for i in range(bits.shape[0]):
         largest = max(largest, bits[i] & _MAGNITUDE)
@@ -112,8 +113,8 @@ def encode_rows(
     moved = np.empty(dimension, np.float32)
     lost = np.zeros(dimension, np.float32)
     packed = np.zeros(padded, np.uint8)
-    words = packed.view(np.uint32)
-    panels = integers.view(np.uint32)
+    words = carray(pointer_to(address_of(packed), np.uint32(0)), (padded // 4,))
+    panels = carray(pointer_to(address_of(integers), np.uint32(0)), (integers.shape[0] // 4,))
     zero = np.float32(levels if layout == LAYOUT_PANELS else 0)
     for row in range(start, end):
         for term in range(3):

@@ -11,8 +11,9 @@ import contextlib
 import functools
 import hashlib
 import pathlib
+import threading
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 import numba
 from numba.extending import intrinsic as numba_intrinsic
@@ -20,22 +21,37 @@ from numba.extending import intrinsic as numba_intrinsic
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_COMPILING: Final = threading.RLock()
+
 Builder = Any  # llvmlite.ir.IRBuilder and its values carry no types
 Value = Any
 
 
 def entry(signature: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A function that Python calls: compiled at once for one signature, without the GIL, and cached."""
+    """A function that Python calls: compiled for one signature at its first call, cached, and free of the GIL."""
 
     def wrap(function: Callable[P, R]) -> Callable[P, R]:
-        dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(function)
-        # No folder for the cache may be writable (a read-only container): then compile anew in each process.
-        with contextlib.suppress(RuntimeError):
-            dispatcher.enable_caching()
-            _stamp(dispatcher)
-        dispatcher.compile(signature)
-        dispatcher.disable_compile()
-        return dispatcher  # type: ignore[no-any-return]
+        ready: list[Callable[P, R]] = []
+
+        def build() -> Callable[P, R]:
+            dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(function)
+            # No folder for the cache may be writable, as in a container: then each process compiles anew.
+            with contextlib.suppress(RuntimeError):
+                dispatcher.enable_caching()
+                _stamp(dispatcher)
+            dispatcher.compile(signature)
+            dispatcher.disable_compile()
+            return dispatcher  # type: ignore[no-any-return]
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            if not ready:
+                with _COMPILING:
+                    if not ready:
+                        ready.append(build())
+            return ready[0](*args, **kwargs)
+
+        return call
 
     return wrap
 

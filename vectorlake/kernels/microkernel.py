@@ -89,27 +89,45 @@ def _multiply_tile(context: Any, builder: Builder, _signature: Any, arguments: A
 
 def _test(*, integers: bool) -> Any:
     def codegen(_context: Any, builder: Builder, _signature: Any, arguments: Any) -> Value:
-        scores, bias, terms, stride, scale, norm, error, weight, threshold = arguments
-        if integers:
-            products = _load(builder, scores, 0, _INT32S, align=4)
-            products = builder.sub(products, _splat(builder, bias, _INT32S))
-            approximate = builder.sitofp(products, _FLOATS)
-        else:
-            approximate = _load(builder, scores, 0, _FLOATS, align=4)
-        scaled = builder.fmul(approximate, _splat(builder, scale, _FLOATS))
-        total = _row_term(builder, terms, stride, 0, scaled)
-        for index, factor in enumerate((norm, error, weight), start=1):
-            term = _row_term(builder, terms, stride, index, _splat(builder, factor, _FLOATS))
-            total = builder.fadd(total, term)
-        passed = builder.fcmp_ordered(">=", total, _splat(builder, threshold, _FLOATS))
-        return builder.zext(builder.bitcast(passed, _BYTE), _INT64)
+        scores, bias, terms, stride, *factors, threshold = arguments
+        scale, norm, error, weight = (_splat(builder, factor, _FLOATS) for factor in factors)
+        limit = _splat(builder, threshold, _FLOATS)
+        passed = []
+        for offset in range(0, 4 * PANEL_ROWS, 32):
+            if integers:
+                products = _load(builder, scores, offset, _INT32S, align=4)
+                products = builder.sub(products, _splat(builder, bias, _INT32S))
+                approximate = builder.sitofp(products, _FLOATS)
+            else:
+                approximate = _load(builder, scores, offset, _FLOATS, align=4)
+            term = [
+                _load(
+                    builder,
+                    builder.add(terms, builder.mul(stride, ir.Constant(_INT64, i))),
+                    offset,
+                    _FLOATS,
+                    align=4,
+                )
+                for i in range(4)
+            ]
+            total = builder.fmul(builder.fmul(approximate, scale), term[0])
+            for factor, value in ((norm, term[1]), (error, term[2]), (weight, term[3])):
+                total = _multiply_add(builder, factor, value, total)
+            passed.append(builder.fcmp_ordered(">=", total, limit))
+        mask = ir.Constant(_INT64, 0)
+        for i, bits in enumerate(passed):
+            wide = builder.zext(builder.bitcast(bits, _BYTE), _INT64)
+            mask = builder.or_(mask, builder.shl(wide, ir.Constant(_INT64, 8 * i)))
+        return mask
 
     return codegen
 
 
-def _row_term(builder: Builder, terms: Value, stride: Value, index: int, factor: Value) -> Value:
-    row = builder.add(terms, builder.mul(stride, ir.Constant(_INT64, index)))
-    return builder.fmul(_load(builder, row, 0, _FLOATS, align=4), factor)
+def _multiply_add(builder: Builder, left: Value, right: Value, addend: Value) -> Value:
+    """One instruction where the CPU has it: the slack of a bound holds for one rounding or two."""
+    kind = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.fmuladd.v8f32")
+    return builder.call(function, [left, right, addend])
 
 
 @intrinsic
@@ -125,12 +143,12 @@ def test_integers(
     weight: Any,
     threshold: Any,
 ) -> Any:
-    """Which of 8 rows may be near enough, as the low 8 bits of an integer.
+    """Which of PANEL_ROWS rows may be near enough, as the low bits of an integer.
 
     Args:
-        scores: address of int32 [8] products.
+        scores: address of int32 [PANEL_ROWS] products.
         bias: int32 taken from each product.
-        terms: address of the first of 8 rows in float32 [4, rows] (see `quantize`).
+        terms: address of the first row in float32 [4, rows] (see `quantize`).
         stride: bytes from one term of a row to the next.
         scale, norm, error, weight: float32, what each term is multiplied by, the first by the product too.
         threshold: float32 that the sum must reach.

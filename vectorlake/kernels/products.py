@@ -47,7 +47,7 @@ def search_products(
         products: address of [g, rows] products, int32 or float32.
         product_stride: bytes from one query's products to the next's.
         room: how many candidates may wait for each query, besides those of a run.
-        terms: float32 [4, rows], in units of `largest`; rows is a multiple of 8.
+        terms: float32 [4, rows], in units of `largest`; rows is a multiple of PANEL_ROWS.
         largest: the longest row in product space.
         code: element type of the block as stored.
         address: where its first row stands.

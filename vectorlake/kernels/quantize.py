@@ -61,7 +61,7 @@ KIND_DEAD: Final = 2.0
 
 
 def centre_of(rows: Rows, metric: Metric, valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """A centre for product space, about the mean of a block. Any is correct; a good one loses less by rounding.
+    """A centre for product space: about the mean of a block. Any is correct; a good one rounds less.
 
     Args:
         rows: the first block.

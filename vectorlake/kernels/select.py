@@ -27,6 +27,7 @@ from vectorlake.kernels.distance import (
 from vectorlake.kernels.heap import offer
 from vectorlake.kernels.jit import inner
 from vectorlake.kernels.microkernel import (
+    PANEL_ROWS,
     prefetch,
     test_floats,
     test_integers,
@@ -117,7 +118,7 @@ def _sift(
     stride = np.int64(terms.shape[1] * 4)
     at = address_of(terms)
     scale, norm_factor, error, weight = factors[0], factors[1], factors[2], factors[3]
-    for row in range(first, end, 8):
+    for row in range(first, end, PANEL_ROWS):
         place = scores + (row - first) * 4
         if integers:
             passed = test_integers(
@@ -131,9 +132,9 @@ def _sift(
             j = trailing_zeros(passed)
             passed &= passed - 1
             if integers:
-                product = np.float32(carray(pointer_to(place, np.int32(0)), (8,))[j] - bias)
+                product = np.float32(carray(pointer_to(place, np.int32(0)), (PANEL_ROWS,))[j] - bias)
             else:
-                product = carray(pointer_to(place, np.float32(0)), (8,))[j]
+                product = carray(pointer_to(place, np.float32(0)), (PANEL_ROWS,))[j]
             i = row + j
             blur = norm_factor * terms[1, i] + error * terms[2, i]
             middle = product * scale * terms[0, i] + weight * terms[3, i]
