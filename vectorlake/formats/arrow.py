@@ -87,6 +87,9 @@ class _Backend:
         metadata = dict(reader.schema.metadata or {})
         rows = metadata.pop(_ROWS_KEY, None)
         self._schema = reader.schema.with_metadata(metadata or None)
+        self._in_place = bool(self._map is not None and reader.num_record_batches) and self._maps(
+            self._batch((), 0)
+        )
         self._starts = self._counted(reader.num_record_batches, None if rows is None else int(rows))
 
     def _counted(self, batches: int, rows: int | None) -> np.ndarray:
@@ -122,7 +125,22 @@ class _Backend:
         batch.validate()
         return batch
 
+    def _maps(self, batch: pa.RecordBatch) -> bool:
+        """Whether a batch lies in the mapped file; a compressed one lies in memory."""
+        assert self._map is not None
+        begin, end = self._map.address, self._map.address + self._map.size
+        buffers = [
+            buffer
+            for column in batch.columns
+            for buffer in column.buffers()
+            if buffer is not None and buffer.size
+        ]
+        return bool(buffers) and all(begin <= buffer.address < end for buffer in buffers)
+
     def _fields(self, columns: list[str]) -> tuple[int, ...]:
+        if self._in_place:
+            # pyarrow copies the fields it is asked to include; all of them together it leaves where they lie.
+            return ()
         return tuple(sorted(self._schema.get_field_index(name) for name in columns))
 
     def read(self, columns: list[str], start: int, stop: int, batch_rows: int) -> Iterator[pa.RecordBatch]:
@@ -149,16 +167,12 @@ class _Backend:
 
     def mapped(self, column: str) -> list[np.ndarray] | None:
         kind = self._schema.field(column).type
-        if self._map is None or not is_vector(kind):
+        if not self._in_place or not is_vector(kind):
             return None
-        fields = self._fields([column])
-        begin, end = self._map.address, self._map.address + self._map.size
         arrays = []
         for i in range(len(self._starts) - 1):
-            vectors = self._batch(fields, i).column(0)
-            values = flat_values(vectors)
-            # Outside of the map means decompressed into memory.
-            if values is None or not begin <= values.ctypes.data < end:
+            values = flat_values(self._batch((), i).column(column))
+            if values is None:
                 return None
             arrays.append(values)
         return arrays
