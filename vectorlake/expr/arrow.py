@@ -16,7 +16,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.types as pt
 
 from vectorlake.errors import InvalidInputError
@@ -68,7 +67,10 @@ def from_pyarrow(expression: pc.Expression, schema: pa.Schema) -> Expr:
             raise _Untranslatable
     except (pa.ArrowException, NotImplementedError, _Untranslatable, LookupError, ValueError):
         return _opaque(expression, schema, frozenset((name,) for name in schema.names))
-    return _Translator(schema, entries, constants, make).expression(node)
+    try:
+        return _Translator(schema, entries, constants, make).expression(node)
+    except RecursionError:
+        raise InvalidInputError("the filter is nested too deeply: use isin(…) for many values") from None
 
 
 def _serialized(
@@ -124,26 +126,37 @@ class _Reader:
         return entry
 
     def node(self) -> _Node:
-        start = self.position
-        key, value = self._take()
+        """The next node. With a stack of the calls begun, since chains of AND nest thousands deep."""
+        calls: list[tuple[int, str, list[_Node], dict[str, pa.Array]]] = []
+        while True:
+            start = self.position
+            key, value = self._take()
+            if key == "call":
+                calls.append((start, value, [], {}))
+                continue
+            if key == "options":
+                column = self._batch.column(int(value))
+                fields = {field.name: pc.struct_field(column, [i]) for i, field in enumerate(column.type)}
+                calls[-1][3].update(fields)
+                continue
+            found: _Node
+            if key == "end":
+                begun, function, args, options = calls.pop()
+                found = _Call(function, tuple(args), options, begun, self.position)
+            else:
+                found = self._leaf(key, value)
+            if not calls:
+                return found
+            calls[-1][2].append(found)
+
+    def _leaf(self, key: str, value: str) -> _Node:
         if key == "field_ref":
             return _Field((value,))
         if key == "nested_field_ref":
             return _Field(tuple(self._name() for _ in range(int(value))))
         if key == "literal":
             return _Constant(self._batch.column(int(value))[0])
-        if key != "call":
-            raise _Untranslatable
-        args: list[_Node] = []
-        options: dict[str, pa.Array] = {}
-        while self._entries[self.position][0] not in ("options", "end"):
-            args.append(self.node())
-        key, inner = self._take()
-        if key == "options":
-            column = self._batch.column(int(inner))
-            options = {field.name: pc.struct_field(column, [i]) for i, field in enumerate(column.type)}
-            self._take()
-        return _Call(value, tuple(args), options, start, self.position)
+        raise _Untranslatable
 
     def _name(self) -> str:
         key, name = self._take()
@@ -397,6 +410,8 @@ def _option_array(node: _Call, name: str) -> pa.Array:
 
 def _opaque(expression: pc.Expression, schema: pa.Schema, reads: frozenset[tuple[str, ...]]) -> Expr:
     """An opaque expression, typed by asking pyarrow to bind it to the schema."""
+    import pyarrow.dataset as ds  # late: it loads pandas where that is installed
+
     try:
         scanner = ds.Scanner.from_batches([], schema=schema, columns={"value": expression})
         result = types.plain_type(scanner.projected_schema.field(0).type)

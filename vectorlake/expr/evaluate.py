@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.types as pt
 
 from vectorlake.errors import InvalidInputError
@@ -83,6 +82,8 @@ def plain(array: pa.Array) -> pa.Array:
 
 def project(expression: pc.Expression, batch: pa.RecordBatch) -> pa.Array:
     """A pyarrow expression's value for each row of a batch, computed by pyarrow."""
+    import pyarrow.dataset as ds  # late: it loads pandas where that is installed
+
     scanner = ds.Scanner.from_batches([batch], schema=batch.schema, columns={"value": expression})
     column = scanner.to_table().column(0)
     return plain(pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, column.type))
@@ -93,6 +94,8 @@ def evaluate(expression: Expr, batch: pa.RecordBatch) -> pa.Array:
         datum = expression.lower(_BatchSource(batch))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
         raise InvalidInputError(f"{describe(expression)} can't be computed on these rows: {error}") from error
+    except RecursionError:
+        raise InvalidInputError("the expression is nested too deeply to be computed") from None
     if isinstance(datum, pa.Scalar):
         return (
             pa.nulls(batch.num_rows, datum.type) if not datum.is_valid else pa.repeat(datum, batch.num_rows)
