@@ -1,0 +1,336 @@
+"""A lake as a DuckDB catalog: attach and detach, a schema for each namespace, a view for each table and tag."""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+import duckdb
+import pyarrow as pa
+
+from vectorlake import AlreadyExistsError, InvalidInputError, Lake, NotFoundError, Table
+from vectorlake.extend import ROW_ID, did_you_mean
+from vectorlake_duckdb import _functions as functions
+from vectorlake_duckdb._functions import quoted_name, quoted_text
+from vectorlake_duckdb._read import PIN, Columns, Pins, TableHandle, TableSource
+from vectorlake_duckdb._write import WriteMode, write_into
+
+_DEFAULT: Final = "main"
+_PLACES: Final = 16
+"""Views that show whatever table a macro asks for, so many different ones at a time."""
+
+_attached: dict[str, Attached] = {}
+_ids = itertools.count()
+
+
+class Attached:
+    """A lake attached to a DuckDB database under a name."""
+
+    def __init__(self, lake: Lake, name: str, include: Sequence[str] | None) -> None:
+        self.lake = lake
+        self.name = name
+        self.include = include
+        self.prefix = f"__vl_{name}_"
+        self.views: dict[tuple[str, str], str] = {}
+        self._pins = Pins()
+        self._lock = threading.Lock()
+        self._handles: dict[str, TableHandle] = {}
+        self._sources: list[TableSource] = []
+        self._places: dict[tuple[str, Columns], int] = {}
+
+    # --- what the SQL functions ask ---
+
+    def pin(self, key: str) -> str:
+        """The snapshot that this thread bound last, for a view's source (`#3`) or a table (`ns.items`)."""
+        if key.startswith("#"):
+            return self._sources[int(key[1:])].pin().name
+        handle = self.handle(key)
+        return self._pins.put(handle, handle.bound(), Columns.ALL).name
+
+    def pinned(self, name: str) -> Table:
+        """The table at a pinned snapshot."""
+        return self._pins.get(name).table
+
+    def place(self, table: str, version: str | None, shown: str) -> str:
+        """A view that shows a table from now on; those not used for longest are given away."""
+        columns = Columns(f" {shown}" if shown else "")
+        handle = self.handle(table if version is None else f"{table}@{version}")
+        handle.bind()
+        with self._lock:
+            key = (handle.name if handle.version is None else f"{handle.name}@{handle.version}", columns)
+            index = self._places.pop(key, None)
+            if index is None:
+                index = len(self._places)
+                if index == _PLACES:
+                    index = self._places.pop(next(iter(self._places)))
+            self._places[key] = index
+            self._sources[index].show(handle, columns)
+        return quoted_name(f"{self.name}$", _DEFAULT, f"place_{index}")
+
+    def write(self, table: str, rows: pa.StructArray, mode: str) -> dict[str, Any]:
+        """Write rows in one commit."""
+        data = pa.Table.from_struct_array(rows)
+        written = write_into(self.lake, plain_name(table, self.name), data, WriteMode.parse(mode))
+        return {"table": written.name, "version": written.version, "rows": len(data)}
+
+    # --- handles, sources and views ---
+
+    def handle(self, name: str) -> TableHandle:
+        """The handle of a table, `ns.items`, or of a version or tag of it, `ns.items@3`."""
+        if not isinstance(name, str):
+            raise InvalidInputError(f"a table is named by text, such as 'ns.items', not by {name!r}")
+        table, at, version = plain_name(name, self.name).partition("@")
+        full = table if "." in table else f"{_DEFAULT}.{table}"
+        with self._lock:
+            return self._handles.setdefault(
+                f"{full}{at}{version}", TableHandle(self.lake, full, version or None, table_at)
+            )
+
+    def create_places(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        """Create the views that macros read, before they show anything."""
+        for index in range(_PLACES):
+            self._create_view(cursor, f"place_{index}", TableSource(self._pins, None), hidden=(PIN,))
+
+    def create_view(self, cursor: duckdb.DuckDBPyConnection, namespace: str, view: str) -> None:
+        """Create the view of a table or version in the cursor's schema."""
+        source = TableSource(self._pins, self.handle(f"{namespace}.{view}"))
+        self._create_view(cursor, view, source, hidden=(ROW_ID, PIN))
+
+    def _create_view(
+        self, cursor: duckdb.DuckDBPyConnection, view: str, source: TableSource, *, hidden: tuple[str, ...]
+    ) -> None:
+        with self._lock:
+            key = f"#{len(self._sources)}"
+            self._sources.append(source)
+        pin = f"{quoted_name(self.prefix + 'pin')}({quoted_text(key)})"
+        shown = f"* EXCLUDE ({', '.join(map(quoted_name, hidden))})"
+        relation = cursor.from_arrow(source).filter(f"{quoted_name(PIN)} = {pin}").select(shown)
+        relation.create_view(view)
+
+    def wanted(self) -> list[tuple[str, str]]:
+        """Namespace and name of every view there should be: tables, and their tags and versions as `table@version`."""
+        names = [name for name in self.lake.tables() if self.include is None or _included(name, self.include)]
+        with ThreadPoolExecutor(8) as pool:
+            tagged = list(pool.map(self._tags, names))
+        wanted = [
+            f"{name}{version}" for name, tags in zip(names, tagged, strict=True) for version in ("", *tags)
+        ]
+        wanted += [name for name in self.include or () if "@" in name and name not in wanted]
+        return [split_name(name) for name in wanted]
+
+    def _tags(self, name: str) -> list[str]:
+        return [f"@{tag.name}" for tag in self.handle(name).bind().tags()]
+
+
+def attach(
+    con: duckdb.DuckDBPyConnection, lake: Lake, name: str = "lake", *, include: Iterable[str] | None = None
+) -> None:
+    """Attach a lake to a DuckDB database as a catalog, for all connections and cursors of that database.
+
+    Table `ns.items` becomes the view `name.ns.items`, and tag `v1` of it `name.ns."items@v1"`; a nested namespace `a.b`
+    is the schema `"a.b"`. Each statement reads the newest version of a table when it starts. The table macros `knn`,
+    `knn_join`, `table_at` and `write_table` are found as `name.knn` and so on, and without `name.` where that is free.
+
+    Args:
+        con: a DuckDB connection.
+        lake: the lake.
+        name: what the catalog is called.
+        include: only these tables: names, patterns such as `"ns.*"`, or versions such as `"ns.items@3"`.
+
+    Raises:
+        AlreadyExistsError: a catalog of that name is attached.
+        NotFoundError: `include` names a table or version that does not exist.
+    """
+    with con.cursor() as cursor:
+        taken = cursor.execute(
+            "SELECT database_name FROM duckdb_databases() WHERE lower(database_name) IN (lower($1), lower($1 || '$'))",
+            [name],
+        ).fetchall()
+        if taken:
+            raise AlreadyExistsError(
+                f"DuckDB has a catalog {taken[0][0]!r} already: detach it, or attach the lake under another name"
+            )
+        attached = Attached(lake, name, None if include is None else list(include))
+        try:
+            _attach(con, cursor, attached)
+        except BaseException:
+            with suppress(NotFoundError):
+                detach(con, name)
+            raise
+
+
+def _attach(con: duckdb.DuckDBPyConnection, cursor: duckdb.DuckDBPyConnection, attached: Attached) -> None:
+    name, hidden = quoted_name(attached.name), quoted_name(f"{attached.name}$")
+    cursor.execute(f"ATTACH ':memory:' AS {name}; ATTACH ':memory:' AS {hidden}")
+    key = f"{next(_ids)}"
+    cursor.execute(f"CREATE MACRO {hidden}.{_DEFAULT}.attached() AS {quoted_text(key)}")
+    _attached[key] = attached
+    _create_functions(con, attached)
+    cursor.execute(f"USE {hidden}.{_DEFAULT}")
+    attached.create_places(cursor)
+    for macro, body in functions.macros(attached.prefix).items():
+        cursor.execute(f"CREATE MACRO {name}.{_DEFAULT}.{quoted_name(macro)}{body}")
+        _create_short(con, macro, body)
+    _refresh(cursor, attached)
+
+
+def _create_functions(con: duckdb.DuckDBPyConnection, attached: Attached) -> None:
+    def create(
+        name: str, function: functions.Function, parameters: list[str] | None, returns: str, **options: Any
+    ) -> None:
+        con.create_function(  # type: ignore[call-overload]  # the stubs name enums, the function takes their names
+            attached.prefix + name,
+            function,
+            parameters,
+            returns,
+            type="arrow",
+            null_handling="special",
+            **options,
+        )
+
+    # DuckDB folds these two while it plans and binds a statement: they are no side effects in its sense.
+    create("pin", functions.pin_function(attached), ["VARCHAR"], "VARCHAR")
+    create("place", functions.place_function(attached), ["VARCHAR"] * 3, "VARCHAR")
+    # Searches and writes must run with each execution, not once when a statement is prepared.
+    create("knn", functions.knn_function(attached), None, f"{functions.MATCH_SQL}[]", side_effects=True)
+    create(
+        "knn_all", functions.knn_all_function(attached), None, f"{functions.MATCH_SQL}[][]", side_effects=True
+    )
+    returned = 'STRUCT("table" VARCHAR, version BIGINT, "rows" BIGINT)[]'
+    create("write", functions.write_function(attached), None, returned, side_effects=True)
+
+
+def _create_short(con: duckdb.DuckDBPyConnection, macro: str, body: str) -> None:
+    """Create a macro under its short name, unless that is taken: in the user's own catalog, if nothing of it is kept."""
+    ((catalog, path),) = con.execute(
+        "SELECT database_name, path FROM duckdb_databases() WHERE database_name = current_database()"
+    ).fetchall()
+    rows = con.execute(
+        "SELECT DISTINCT database_name FROM duckdb_functions() WHERE function_name = $1", [macro]
+    )
+    if {"temp", "system", catalog} & {database for (database,) in rows.fetchall()}:
+        return
+    if path:
+        con.execute(f"CREATE TEMP MACRO {quoted_name(macro)}{body}")
+    else:
+        con.execute(f"CREATE MACRO {quoted_name(catalog, _DEFAULT, macro)}{body}")
+
+
+def detach(con: duckdb.DuckDBPyConnection, name: str = "lake") -> None:
+    """Undo `attach`: remove the catalog, its macros and functions. Nothing of the lake itself changes.
+
+    Raises:
+        NotFoundError: no lake is attached under that name.
+    """
+    key, attached = _find(con, name)
+    for macro in functions.macros(attached.prefix):
+        _drop_short(con, macro, attached.prefix)
+    with con.cursor() as cursor:
+        cursor.execute(f"DETACH {quoted_name(attached.name)}; DETACH {quoted_name(attached.name + '$')}")
+    for function in ("pin", "place", "knn", "knn_all", "write"):
+        try:
+            con.remove_function(attached.prefix + function)
+        except duckdb.Error:
+            continue
+    _attached.pop(key, None)
+
+
+def _drop_short(con: duckdb.DuckDBPyConnection, macro: str, prefix: str) -> None:
+    rows = con.execute(
+        "SELECT database_name FROM duckdb_functions() WHERE function_name = $1 AND contains(macro_definition, $2)",
+        [macro, f'"{prefix}'],
+    )
+    for (database,) in rows.fetchall():
+        con.execute(f"DROP MACRO TABLE {quoted_name(database, _DEFAULT, macro)}")
+
+
+def refresh(con: duckdb.DuckDBPyConnection, name: str = "lake") -> None:
+    """Look for tables and tags that were created or dropped since. New versions and columns are seen without it.
+
+    Raises:
+        NotFoundError: no lake is attached under that name.
+    """
+    _, attached = _find(con, name)
+    with con.cursor() as cursor:
+        _refresh(cursor, attached)
+
+
+def _refresh(cursor: duckdb.DuckDBPyConnection, attached: Attached) -> None:
+    catalog = quoted_name(attached.name)
+    wanted = attached.wanted()
+    rows = cursor.execute(
+        "SELECT schema_name, view_name FROM duckdb_views() WHERE database_name = $1 AND NOT internal",
+        [attached.name],
+    ).fetchall()
+    there = set(rows)
+    for namespace, view in there - set(wanted):
+        cursor.execute(f"DROP VIEW {catalog}.{quoted_name(namespace, view)}")
+    for namespace in sorted({namespace for namespace, _ in wanted}):
+        cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {catalog}.{quoted_name(namespace)}")
+        cursor.execute(f"USE {catalog}.{quoted_name(namespace)}")
+        for view in (view for within, view in wanted if within == namespace and (within, view) not in there):
+            try:
+                attached.create_view(cursor, namespace, view)
+            except duckdb.CatalogException as e:
+                raise AlreadyExistsError(
+                    f"DuckDB tells names apart without regard to case, and has {namespace}.{view} already: {e}"
+                ) from e
+    cursor.execute(f"USE {catalog}.{_DEFAULT}")
+
+
+def find_attached(con: duckdb.DuckDBPyConnection, name: str) -> Attached:
+    """The lake attached under a name.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    return _find(con, name)[1]
+
+
+def _find(con: duckdb.DuckDBPyConnection, name: str) -> tuple[str, Attached]:
+    with con.cursor() as cursor:
+        rows = cursor.execute(
+            "SELECT database_name, macro_definition FROM duckdb_functions() WHERE function_name = 'attached'"
+        ).fetchall()
+    known = {database.removesuffix("$"): definition.strip("'") for database, definition in rows}
+    if name not in known or known[name] not in _attached:
+        raise NotFoundError(
+            f"no lake is attached as {name!r}{did_you_mean(name, list(known))}: attach it first"
+        )
+    return known[name], _attached[known[name]]
+
+
+def table_at(table: Table, version: str) -> Table:
+    """A table at a version that SQL names: a number, a tag, or a time (UTC unless it says otherwise)."""
+    try:
+        time = dt.datetime.fromisoformat(version) if ":" in version else None
+    except ValueError as e:
+        raise InvalidInputError(f"{version!r} is no version: name a number, a tag or a time") from e
+    if time is None:
+        return table.at(version)
+    return table.at(time if time.tzinfo else time.replace(tzinfo=dt.UTC))
+
+
+def plain_name(name: str, catalog: str) -> str:
+    """A table's name in the lake: `lake.ns.items` and `ns."items@3"` are read like `ns.items` and `ns.items@3`."""
+    plain = name.replace('"', "")
+    return plain.removeprefix(f"{catalog}.") if plain.count(".") > 1 else plain
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Namespace and name of a table, the default namespace if it names none."""
+    table, at, version = name.partition("@")
+    namespace, _, last = table.rpartition(".")
+    return namespace or _DEFAULT, f"{last}{at}{version}"
+
+
+def _included(name: str, patterns: Sequence[str]) -> bool:
+    return any(
+        fnmatchcase(name, pattern if "." in pattern else f"{_DEFAULT}.{pattern}") for pattern in patterns
+    )

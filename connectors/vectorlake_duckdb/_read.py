@@ -1,0 +1,252 @@
+"""Tables as sources that DuckDB scans: the newest version at each statement, with projections and filters pushed down.
+
+DuckDB reads a `pyarrow.dataset.Dataset` that is one of its own scan sources as well just as it is. Such a source is
+asked for its schema while a statement is bound, and for a stream of rows later, maybe on another thread, by column
+index. What ties the two together is a pin: each view filters on a hidden column by a function that DuckDB folds to the
+name of the snapshot just bound, and the stream finds that name among its filters.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from vectorlake import InvalidInputError, Lake, NotFoundError, Table, UnsupportedError
+from vectorlake.extend import ROW_ID, ListType, is_vector
+from vectorlake_duckdb._types import shown_batches, shown_schema, shown_type
+
+try:
+    from duckdb._sources.arrow import ArrowScanSource
+    from duckdb._sources.nodes import Binary, Col, Lit, Node, Untranslatable
+    from duckdb._sources.to_arrow import to_arrow
+except ImportError as e:
+    raise UnsupportedError(
+        "vectorlake_duckdb needs DuckDB 2.0, whose scan sources it builds on: pip install 'vectorlake[duckdb]'"
+    ) from e
+
+PIN: Final = "__vl_snapshot"
+"""A hidden column that holds the snapshot's name, and that every view filters on."""
+
+_PINS: Final = 1024
+
+
+class Columns(Enum):
+    """Which columns of a table a source shows."""
+
+    ALL = ""
+    WITHOUT_VECTORS = " without vectors"
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A table at one version, and the columns shown of it; `table` is moved by nobody."""
+
+    name: str
+    table: Table
+    columns: Columns
+
+    def schema(self) -> pa.Schema:
+        """The columns as DuckDB sees them: a cheap one first, since `count(*)` reads it, and the hidden one."""
+        schema = self.table.snapshot.schema
+        shown = [
+            field.to_arrow()
+            for field in schema.fields
+            if self.columns is Columns.ALL or not (is_vector(field.type) or _holds_vectors(field.type))
+        ]
+        return pa.schema(
+            [pa.field(ROW_ID, pa.int64()), pa.field(PIN, pa.string()), *shown_schema(pa.schema(shown))]
+        )
+
+
+def _holds_vectors(kind: object) -> bool:
+    return isinstance(kind, ListType) and is_vector(kind.element.type)
+
+
+class Pins:
+    """Pins by name, the most recent ones."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, Pin] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def put(self, handle: TableHandle, table: Table, columns: Columns) -> Pin:
+        """The pin of a table that a handle has bound."""
+        pin = Pin(f"{handle.name}@{table.version}{columns.value}", table, columns)
+        with self._lock:
+            self._known[pin.name] = pin
+            self._known.move_to_end(pin.name)
+            while len(self._known) > _PINS:
+                self._known.popitem(last=False)
+        return pin
+
+    def get(self, name: str) -> Pin:
+        """A pin by name; it is there unless a thousand versions were bound since."""
+        with self._lock:
+            if name not in self._known:
+                raise NotFoundError(f"snapshot {name} is not at hand any more: run the statement again")
+            return self._known[name]
+
+
+class TableHandle:
+    """One table of a lake, or one version of it, as statements bind it."""
+
+    def __init__(self, lake: Lake, name: str, version: str | None, at: Callable[[Table, str], Table]) -> None:
+        self.name = name
+        self.version = version
+        self._lake = lake
+        self._at = at
+        self._newest: Table | None = None
+        self._bound: dict[int, Table] = {}
+
+    def bind(self) -> Table:
+        """The table at its version, or at its newest one; remembered for this thread.
+
+        Raises:
+            NotFoundError: there is no such table or version (any more).
+        """
+        known = self._newest
+        if known is None or self.version is None:
+            latest = self._lake.table(self.name)
+            if self.version is not None:
+                latest = self._at(latest, self.version)
+            elif known is not None and known.snapshot.table_id == latest.snapshot.table_id:
+                # Another handle on the same table keeps what it has read of the metadata.
+                latest = known if known.version == latest.version else known.at(latest.version)
+            self._newest = known = latest
+        self._bound[threading.get_ident()] = known
+        return known
+
+    def bound(self) -> Table:
+        """What this thread bound last, else what any did; bound now if none did."""
+        found = self._bound.get(threading.get_ident(), self._newest)
+        return self.bind() if found is None else found
+
+
+class TableSource(ds.Dataset, ArrowScanSource):  # type: ignore[misc]
+    """What DuckDB scans for one view."""
+
+    schema_is_stable = False
+
+    def __init__(self, pins: Pins, handle: TableHandle | None, columns: Columns = Columns.ALL) -> None:
+        # The base class wraps a C++ dataset and offers no constructor; DuckDB only checks that it is one.
+        self.obj: Any = self
+        self._pins = pins
+        self._shown = (handle, columns)
+        self._bound: dict[int, tuple[TableHandle | None, Columns]] = {}
+
+    def show(self, handle: TableHandle, columns: Columns) -> None:
+        """Show another table from the next statement on."""
+        self._shown = (handle, columns)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The newest version's columns."""
+        self._bound[threading.get_ident()] = handle, columns = self._shown
+        if handle is None:
+            return pa.schema([pa.field(ROW_ID, pa.int64()), pa.field(PIN, pa.string())])
+        return self._pins.put(handle, handle.bind(), columns).schema()
+
+    def pin(self) -> Pin:
+        """What this thread bound last."""
+        handle, columns = self._bound.get(threading.get_ident(), self._shown)
+        if handle is None:
+            raise InvalidInputError(
+                "this view is a placeholder, which holds no table: read the lake's own views"
+            )
+        return self._pins.put(handle, handle.bound(), columns)
+
+    # --- what DuckDB's scan asks ---
+
+    def __arrow_c_schema__(self) -> object:
+        return self.schema.__arrow_c_schema__()
+
+    def rows(self) -> int | None:
+        """How many rows the version has, for the order of joins."""
+        handle, _ = self._bound.get(threading.get_ident(), self._shown)
+        return None if handle is None else handle.bound().snapshot.num_rows
+
+    def accepts(self, predicate: Node) -> bool:
+        """Whether the table's own planner evaluates a predicate as DuckDB does, NaN and NULL included."""
+        if pinned(predicate) is not None:
+            return True
+        try:
+            pin = self.pin()
+            pin.table.scan([], filter=_expression(predicate, pin))
+        except (Untranslatable, InvalidInputError, NotFoundError, UnsupportedError):
+            return False
+        return True
+
+    def stream(self, columns: Sequence[int] | None, filters: Sequence[Node]) -> tuple[object, bool]:
+        """The rows of the pinned version for which all filters are true, narrowed to some columns by index."""
+        names = [name for name in map(pinned, filters) if name is not None]
+        pin = self._pins.get(names[0]) if names else self.pin()
+        if any(name != pin.name for name in names):
+            return _reader(pin, columns, iter(())), columns is not None
+        conditions = [_expression(node, pin) for node in filters if pinned(node) is None]
+        mask: pc.Expression | None = None
+        for condition in conditions:
+            mask = condition if mask is None else mask & condition
+        stored = [name for name in _names(pin, columns) if name != PIN]
+        return _reader(pin, columns, pin.table.scan(stored, filter=mask).to_batches()), columns is not None
+
+
+def pinned(predicate: Node) -> str | None:
+    """The snapshot that a predicate pins, if it is one on the hidden column."""
+    match predicate:
+        case Binary(op="=", left=Col(parts=(name,)), right=Lit(value=str() as value)) if name == PIN:
+            return str(value)
+    return None
+
+
+def _expression(predicate: Node, pin: Pin) -> pc.Expression:
+    """A predicate as a pyarrow expression over the table's own columns.
+
+    Raises:
+        Untranslatable: pyarrow has none that is true for the same rows, or a column is shown as another type.
+    """
+    schema = pin.schema()
+    stored = {field.name: field.to_arrow().type for field in pin.table.snapshot.schema.fields}
+    for name in _columns(predicate):
+        if name == PIN or (name in stored and shown_type(stored[name]) is not stored[name]):
+            raise Untranslatable(predicate)
+    return to_arrow(predicate, schema)
+
+
+def _columns(predicate: Node) -> Iterator[str]:
+    pending = [predicate]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, Col):
+            yield node.parts[0]
+        pending.extend(node._children())
+
+
+def _names(pin: Pin, columns: Sequence[int] | None) -> list[str]:
+    names: list[str] = pin.schema().names
+    return names if columns is None else [names[i] for i in columns]
+
+
+def _reader(pin: Pin, columns: Sequence[int] | None, batches: Iterator[pa.RecordBatch]) -> object:
+    schema, names = pin.schema(), _names(pin, columns)
+    narrowed = pa.schema([schema.field(name) for name in names])
+    if PIN in names:
+        batches = _with_pin(batches, names.index(PIN), pin.name)
+    shown = batches if narrowed.names == [ROW_ID] else shown_batches(batches, narrowed)
+    return pa.RecordBatchReader.from_batches(narrowed, shown).__arrow_c_stream__()
+
+
+def _with_pin(batches: Iterator[pa.RecordBatch], index: int, name: str) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        column = pa.repeat(pa.scalar(name), batch.num_rows)
+        columns, names = list(batch.columns), list(batch.schema.names)
+        columns.insert(index, column)
+        names.insert(index, PIN)
+        yield pa.RecordBatch.from_arrays(columns, names=names)
