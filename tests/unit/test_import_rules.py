@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 CONNECTORS = sorted(path.parent for path in ROOT.glob("connectors/vectorlake_*/__init__.py"))
 
 # What connectors may import of vectorlake. A new entry is a promise to plug-ins: think, then add it here.
-PUBLIC_MODULES = frozenset({"vectorlake", "vectorlake.errors", "vectorlake.schema"})
+PUBLIC_MODULES = frozenset({"vectorlake", "vectorlake.errors", "vectorlake.extend"})
 
 ENGINES = frozenset(
     {

@@ -54,6 +54,7 @@ class Lsa:
         try:
             from sklearn.decomposition import TruncatedSVD
             from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfVectorizer
+            from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
         except ImportError as error:
             message = "The demo's embedder needs scikit-learn: pip install 'vectorlake[demo]'"
             raise UnsupportedError(message) from error
@@ -77,8 +78,10 @@ class Lsa:
                 f"{counts.shape[0]:,} and {counts.shape[1]:,}: give more texts or ask for fewer dimensions"
             )
             raise InvalidInputError(message)
-        svd = TruncatedSVD(n_components=self.dimensions, n_iter=4, random_state=0)
-        svd.fit(counts)
+        svd = TruncatedSVD(n_components=self.dimensions, n_iter=2, random_state=0)
+        # On a busy machine BLAS threads spin while they wait for one another: ten times the work itself.
+        with threadpool_limits(1, user_api="blas"):
+            svd.fit(counts)
         self._vectorizer = vectorizer
         # Between the plain projection, ruled by a few frequent words, and a whitened one, ruled by noise.
         scaled = svd.components_.T / np.sqrt(svd.singular_values_)
