@@ -122,6 +122,6 @@ def distance(metric: int, query: int, query_norm: float, vector: int, dimension:
         both = query_norm * np.sqrt(sum_square(query, vector, dimension, single))
         value = 1.0 - sum_product(query, vector, dimension, single) / both
         value = min(max(value, 0.0), 2.0) if value == value else np.inf
-        if not both < np.inf:
+        if not (both > 0 and both < np.inf):
             value = np.inf
     return value if abs(value) < np.inf else np.inf

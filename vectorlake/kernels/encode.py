@@ -62,6 +62,21 @@ def _move(source: int, single: int, factor: float, centre: Any, moved: Any) -> N
             moved[i] = np.float32(doubles[i] * factor - np.float64(centre[i]))
 
 
+@inner
+def _without_bound(metric: int, source: int, dimension: int, single: int) -> Any:
+    """The last term of a row whose elements are too large, or whose norm is too large or small, to be rounded."""
+    squares = sum_square(source, source, dimension, single)
+    if squares != squares or (single and squares == np.inf) or (metric == METRIC_COSINE and squares == 0):
+        return _NEVER
+    return _ALWAYS
+
+
+@inner
+def _place(words: Any, first: int, step: int, target: Any) -> None:
+    for i in range(words.shape[0]):
+        target[first + i * step] = words[i]
+
+
 @entry(
     "void(int64, int64, int64, int64, bool_[::1], int64, int64, float32[::1], int64, int64, int64, "
     "uint8[::1], float32[:, ::1], float64[:, ::1])"
@@ -127,13 +142,13 @@ def encode_rows(
         if metric == METRIC_COSINE:
             factor = 1.0 / np.sqrt(sum_square(source, source, dimension, single))
             if not (factor > _SMALL and factor < WILD):
-                terms[3, row] = _ALWAYS
+                terms[3, row] = _without_bound(metric, source, dimension, single)
                 continue
         _move(source, single, factor, centre, moved)
         bits = _largest(moved)
         largest = np.float64(single_of_bits(np.uint32(bits)))
         if not largest < WILD:
-            terms[3, row] = _ALWAYS
+            terms[3, row] = _without_bound(metric, source, dimension, single)
             continue
         if largest < _SMALL:
             length = largest * np.sqrt(np.float64(dimension))
@@ -164,9 +179,8 @@ def encode_rows(
         if metric != METRIC_DOT:
             terms[3, row] = -0.5 * length * length
         if layout == LAYOUT_PANELS:
-            place = (row // PANEL_ROWS) * (PANEL_ROWS * words.shape[0]) + row % PANEL_ROWS
-            for i in range(words.shape[0]):
-                panels[place + i * PANEL_ROWS] = words[i]
+            _place(
+                words, row // PANEL_ROWS * PANEL_ROWS * words.shape[0] + row % PANEL_ROWS, PANEL_ROWS, panels
+            )
         elif layout == LAYOUT_ROWS:
-            for i in range(padded):
-                integers[row * padded + i] = packed[i]
+            _place(words, row * words.shape[0], 1, panels)

@@ -56,11 +56,20 @@ _ALL = np.float32(np.inf)
 
 
 @inner
-def _slack(metric: int, dimension: int, largest: float, unit: float) -> Any:
-    """What float32 arithmetic may lose of a nearness: 2**-17 is over five times all roundings."""
+def _slack(metric: int, facts: Any, dimension: int, largest: float, unit: float) -> Any:
+    """What arithmetic may lose of a nearness: float32 here, and float64 where distances are measured.
+
+    2**-17 is over five times all roundings of the test; the next term those of the rows' norms.
+    """
     slack = 2.0**-17 + 4 * (dimension + 16) * UNIT
+    tiny = (dimension + 64) * 2.0**-51
+    length = np.sqrt(facts[SQUARE])
     if metric == METRIC_COSINE:
-        slack += (8 * UNIT) * (largest + 8 * UNIT) / unit
+        slack += ((8 * UNIT) * (largest + 8 * UNIT) + tiny) / unit
+    elif metric == METRIC_L2:
+        slack += tiny * (length + largest) ** 2 / unit
+    else:
+        slack += tiny * length * (largest + facts[SLACK]) / unit
     return slack
 
 
@@ -84,7 +93,7 @@ def _threshold(metric: int, facts: Any, dimension: int, largest: float, root: fl
     else:
         most = root * (1 + tiny) if metric == METRIC_L2 else 2 * (root + tiny)
         nearness = 0.5 * (facts[SQUARE] * (1 - tiny) - most)
-    return max(_LEAST, np.float32(nearness / unit - _slack(metric, dimension, largest, unit)))
+    return max(_LEAST, np.float32(nearness / unit - _slack(metric, facts, dimension, largest, unit)))
 
 
 @inner
@@ -286,7 +295,7 @@ def visit(
     """
     dimension = query.shape[0]
     k = distances.shape[0]
-    slack = np.float32(2 * _slack(metric, dimension, largest, _unit(facts, largest)))
+    slack = np.float32(2 * _slack(metric, facts, dimension, largest, _unit(facts, largest)))
     if facts[KIND] != KIND_BOUNDED:
         slack = _ALL  # nothing is known of how near a row is to it at least
     count = _sift(

@@ -1,0 +1,68 @@
+"""Whatever the data, path, threads and cuts: exact nearest neighbours equal a scan, bit for bit."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path as FilePath
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(FilePath(__file__).parents[1] / "unit"))
+
+import kernel_reference
+
+from vectorlake.kernels import ExactKnn, Metric, Path
+
+ELEMENTS = {
+    "f4": st.one_of(
+        st.floats(-4, 4, width=16),
+        st.floats(width=32, allow_nan=False),
+        st.sampled_from([0.0, -0.0, 1e-45, 1e38, np.nan, np.inf]),
+    ),
+    "f8": st.one_of(st.floats(-4, 4, width=16), st.floats(), st.sampled_from([1e-320, 1e155, 1e300])),
+    "f2": st.floats(width=16),
+    "i1": st.integers(-128, 127),
+    "u1": st.integers(0, 255),
+}
+
+
+@st.composite
+def matrices(draw: st.DrawFn, dimension: int, most: int) -> np.ndarray:
+    kind = draw(st.sampled_from(sorted(ELEMENTS)))
+    count = draw(st.integers(0, most))
+    distinct = draw(hnp.arrays(np.dtype(kind), (draw(st.integers(1, 6)), dimension), elements=ELEMENTS[kind]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    rows = distinct[rng.integers(0, len(distinct), count)]
+    if kind in ("f4", "f8") and draw(st.booleans()):
+        with np.errstate(over="ignore", invalid="ignore"):
+            rows = rows + (rng.standard_normal(rows.shape) * draw(st.sampled_from([1e-6, 1.0]))).astype(kind)
+    return rows
+
+
+@pytest.mark.parametrize("path", [Path.DIRECT, Path.AVX2, Path.NUMKONG, Path.FLOAT])
+@settings(max_examples=120, deadline=None)
+@given(data=st.data())
+def test_equals_a_scan(path: Path, data: st.DataObject) -> None:
+    import llvmlite.binding
+
+    if path is Path.AVX2 and not llvmlite.binding.get_host_cpu_features().get("avx2"):
+        pytest.skip("this CPU has no AVX2")
+    dimension = data.draw(st.integers(1, 40))
+    vectors = data.draw(matrices(dimension, 700))
+    queries = data.draw(matrices(dimension, 8))
+    if len(vectors) and data.draw(st.booleans()):
+        queries = vectors[:5]
+    queries = queries[np.isfinite(queries).all(axis=1)]
+    metric = data.draw(st.sampled_from(Metric))
+    k = data.draw(st.integers(1, 40))
+    valid = np.random.default_rng(data.draw(st.integers(0, 99))).uniform(size=len(vectors)) < 0.8
+    knn = ExactKnn(queries, k=k, metric=metric, path=path, threads=data.draw(st.integers(1, 3)))
+    cut = data.draw(st.integers(0, len(vectors)))
+    ids = np.arange(len(vectors))[::-1].copy()
+    for part in (slice(0, cut), slice(cut, None)):
+        knn.add(vectors[part], ids[part], valid[part])
+    kernel_reference.assert_equal_to_scan(knn.result(), queries, vectors, k, metric, ids=ids, valid=valid)
