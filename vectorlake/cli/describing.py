@@ -100,7 +100,12 @@ def _info_lines(table: Table, record: dict[str, Any]) -> Iterator[tuple[str, str
         yield "primary key", ", ".join(record["primary_key"])
     if record["tags"]:
         yield "tags", ", ".join(f"{name} = version {version}" for name, version in record["tags"].items())
-    yield from record["properties"].items()
+    if location := record["properties"].get("iceberg.metadata-location"):
+        name = record["properties"].get("iceberg.identifier")
+        yield "source", f"Iceberg table {name}, {location}" if name else f"Iceberg table {location}"
+    for key, value in record["properties"].items():
+        if not key.startswith("iceberg."):
+            yield key, short(value)
     yield "id", record["table_id"]
 
 

@@ -81,13 +81,25 @@ def sync(
     catalog: Catalog = None,
     uri: CatalogUri = None,
     catalog_option: CatalogOptions = None,
+    updated: Annotated[
+        str,
+        typer.Option(
+            "--updated", metavar="clear|keep", help="What becomes of our own columns in rows that changed"
+        ),
+    ] = "clear",
+    lost: Annotated[
+        str,
+        typer.Option(
+            "--lost", metavar="refuse|renew", help="What to do when rewritten rows can't be found again"
+        ),
+    ] = "refuse",
 ) -> None:
     """Follow what happened to the source since the import or the last sync; our own columns stay."""
     iceberg = _iceberg()
     opened = session.table(lake, table)
     before = opened.snapshot
     found = None if source is None else _source(source, catalog, uri, catalog_option)
-    iceberg.sync(opened, found)
+    iceberg.sync(opened, found, updated=updated, lost=lost)
     after = opened.refresh().snapshot
     told = (
         f"synced {opened.name}" if after.version != before.version else f"{opened.name} is what its source is"

@@ -118,7 +118,7 @@ def from_ms(timestamp_ms: int) -> dt.datetime:
 def size(count: int) -> str:
     """A number of bytes, to three digits."""
     amount = float(count)
-    for unit in ("bytes", "KB", "MB", "GB", "TB"):
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
         if amount < 1000 or unit == "TB":
             return f"{count:,} {unit}" if unit == "bytes" else f"{amount:.3g} {unit}"
         amount /= 1000
