@@ -79,19 +79,11 @@ def _cast(column: pa.Array, field: pa.Field) -> pa.Array:
     if column.type == field.type:
         return column
     try:
-        cast = column.cast(field.type)
+        return column.cast(field.type)
     except pa.ArrowInvalid as e:
         raise InvalidInputError(
             f"column {field.name!r} holds a value that can't be stored as {field.type}: {e}"
         ) from e
-    # Arrow's cast cuts the time of day off a date64 silently.
-    if any(pa.types.is_date64(kind) for kind in all_types(column.type)) and not cast.cast(column.type).equals(
-        column
-    ):
-        raise InvalidInputError(
-            f"column {field.name!r} holds a date64 that is not a whole day: use a timestamp"
-        )
-    return cast
 
 
 def all_types(kind: pa.DataType) -> Iterator[pa.DataType]:

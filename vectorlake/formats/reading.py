@@ -91,7 +91,7 @@ class DataFileReader:
                 batch = next(batches, None)
                 if batch is None:
                     break
-                batch = converted(batch, schema)
+                batch = _lifted(batch, schema)
             rows += batch.num_rows
             yield batch
         if rows != stop - start:
@@ -109,7 +109,7 @@ class DataFileReader:
         if not len(schema):
             return counted(len(wanted))
         with reading(self._source):
-            batch = converted(backend.take(schema.names, distinct), schema)
+            batch = _lifted(backend.take(schema.names, distinct), schema)
         if batch.num_rows != len(distinct):
             raise CorruptDataError(
                 f"{self._source.uri} is damaged: {batch.num_rows} of {len(distinct)} rows could be read"
@@ -163,3 +163,11 @@ class DataFileReader:
             raise InvalidInputError(
                 f"rows {start} to {stop} are not inside {self._source.uri}, which has {self._num_rows} rows"
             )
+
+
+def _lifted(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    try:
+        return converted(batch, schema)
+    except InvalidInputError as e:
+        # What was stored came from the logical type, so it always goes back, unless it was damaged.
+        raise ValueError(str(e)) from e
