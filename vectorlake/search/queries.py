@@ -71,12 +71,11 @@ def as_queries(data: Any, column: Field) -> Queries:
     if vectors.dtype.kind not in "fiu":
         raise InvalidInputError(f"queries must be vectors of numbers, not of {vectors.dtype}")
     dimension = column.type.size
-    if vectors.shape[1] != dimension and (len(vectors) or vectors.shape[1]):
+    if vectors.shape[1] != dimension and valid.any():
         raise InvalidInputError(
             f"the queries have dimension {vectors.shape[1]}, column {column.name!r} is {describe(column.type)}"
         )
-    vectors = vectors.reshape(-1, dimension)
-    kept = vectors[valid]
+    kept = vectors[valid].reshape(-1, dimension)
     if kept.dtype.kind == "f":
         finite = np.isfinite(kept).all(axis=1)
         if not finite.all():
@@ -110,16 +109,13 @@ def _as_matrix(data: Any, column: Field) -> tuple[np.ndarray, np.ndarray]:
         return _from_arrow(data)
     if isinstance(data, pa.Scalar):
         return _from_arrow(pa.array([data.as_py()], data.type))
+    if isinstance(data, pa.RecordBatch):
+        return _from_table(pa.Table.from_batches([data]), column)
+    if hasattr(data, "__arrow_c_stream__"):
+        stream = pa.chunked_array(data) if hasattr(data, "dtype") else pa.table(data)  # a series, or a frame
+        return _as_matrix(stream, column) if hasattr(data, "dtype") else _from_table(stream, column)
     if hasattr(data, "__arrow_c_array__"):
-        return (
-            _as_matrix(pa.array(data), column)
-            if not hasattr(data, "columns")
-            else _as_matrix(pa.record_batch(data), column)
-        )
-    if hasattr(data, "__arrow_c_stream__") or isinstance(data, pa.RecordBatch):
-        return _from_table(
-            pa.table(data) if not isinstance(data, pa.RecordBatch) else pa.Table.from_batches([data]), column
-        )
+        return _from_arrow(pa.array(data))
     if isinstance(data, list | tuple):
         return _from_list(list(data))
     raise InvalidInputError(
@@ -149,7 +145,8 @@ def _from_list(data: list[Any]) -> tuple[np.ndarray, np.ndarray]:
     width = lengths.pop() if lengths else 0
     valid = np.array([row is not None for row in data], bool)
     try:
-        rows = np.array([row for row in data if row is not None], dtype=None).reshape(-1, width)
+        rows = np.array([row for row in data if row is not None], dtype=None if width else np.float32)
+        rows = rows.reshape(int(valid.sum()), width)
     except (TypeError, ValueError) as e:
         raise InvalidInputError(f"the queries are not vectors of numbers: {e}") from e
     matrix = np.zeros((len(data), width), rows.dtype)

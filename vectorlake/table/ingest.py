@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from vectorlake.errors import InvalidInputError
 from vectorlake.plan.projection import constant
@@ -38,10 +38,10 @@ def as_reader(data: object) -> pa.RecordBatchReader:
         return data
     if isinstance(data, pa.RecordBatch):
         return pa.RecordBatchReader.from_batches(data.schema, [data])
-    if isinstance(data, ds.Dataset):
-        return data.scanner().to_reader()
     if hasattr(data, "__arrow_c_stream__"):
         return pa.RecordBatchReader.from_stream(data)
+    if _is_dataset(data):
+        return data.scanner().to_reader()  # type: ignore[attr-defined]
     if isinstance(data, Mapping):
         try:
             return pa.table({name: _column(values) for name, values in data.items()}).to_reader()
@@ -55,6 +55,12 @@ def as_reader(data: object) -> pa.RecordBatchReader:
         f"can't read rows from {type(data).__name__}: pass an Arrow table or reader, a pandas or polars frame, a DuckDB "
         "relation, a mapping of columns, or a list of rows"
     )
+
+
+def _is_dataset(data: object) -> bool:
+    """Whether this is a pyarrow dataset; that module, which loads pandas, is imported only by those who use it."""
+    module = sys.modules.get("pyarrow.dataset")
+    return module is not None and isinstance(data, module.Dataset)
 
 
 def _column(values: Any) -> Any:

@@ -456,7 +456,8 @@ class Table:
             )
         from vectorlake.expr import parse_expression
 
-        return parse_expression(definition, self.snapshot.schema.to_storage()).type
+        fields = [*self.snapshot.schema.fields, *COMPUTED.values()]
+        return parse_expression(definition, pa.schema([field.to_storage() for field in fields])).type
 
     def backfill_column(
         self,
