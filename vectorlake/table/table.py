@@ -19,6 +19,7 @@ from vectorlake.metadata.snapshot import FORMAT_VERSION, Snapshot, Tag
 from vectorlake.plan import evolution
 from vectorlake.plan.commit import Delta
 from vectorlake.plan.layout import check_properties
+from vectorlake.plan.scan import COMPUTED
 from vectorlake.schema import Schema, schema_from_arrow
 from vectorlake.store.protocol import Store
 from vectorlake.table import columns as column_work
