@@ -301,18 +301,21 @@ def _carried(
         valued.fragment[now.position[changed]] = -1
     sources = sorted(set(origin.fragment[origin.fragment >= 0].tolist()))
     held = [one for one in own if any(old[i].fragment.file_of(one.id) is not None for i in sources)]
+    unchanged = bool(matched.all()) and not changed.any()
+    sequence = max(_source_sequence(old[i].fragment) for i in sources) if unchanged and sources else 0
     files, bounds = _write(view, old, origin, [ROW_ID_FIELD])
+    # Row ids are no values: they make no row newer than its values are.
+    files = tuple(msgspec.structs.replace(file, sequence=sequence) for file in files)
     if held:
         written, known = _write(view, old, valued, held)
         if valued is origin:
             written = tuple(_with_sequence(file, old, sources) for file in written)
         files, bounds = (*files, *written), {**bounds, **known}
-    unchanged = bool(alive.all()) and not changed.any()
     return Carried(
         files,
         bounds,
         to_bitmap(now.position[gone]),
-        max(_source_sequence(old[i].fragment) for i in sources) if unchanged and sources else 0,
+        sequence,
         kept=int(alive.sum()),
         updated=int(changed.sum()),
     )
@@ -391,10 +394,12 @@ def _values(
 
 def _defaults(fields: Sequence[Field], schema: pa.Schema) -> pa.RecordBatch:
     """One row of the columns' defaults."""
-    values: list[pa.Array] = []
-    for one, kind in zip(fields, schema, strict=True):
-        default = (
-            pa.scalar(None, kind.type) if one.default is None else literal_from_json(one.default, kind.type)
-        )
-        values.append(pa.array([default], kind.type))
+    values = [_default(one, kind.type) for one, kind in zip(fields, schema, strict=True)]
     return pa.RecordBatch.from_arrays(values, schema=schema)
+
+
+def _default(one: Field, kind: pa.DataType) -> pa.Array:
+    if one.default is None:
+        return pa.nulls(1, kind)
+    scalar = literal_from_json(one.default, kind)
+    return pa.array([scalar.as_py()], kind) if pa.types.is_nested(kind) else pa.repeat(scalar, 1)

@@ -110,11 +110,9 @@ def _known(
 
 
 def _data(listed: Iterable[Entry]) -> list[Entry]:
-    return [
-        entry
-        for entry in listed
-        if entry.file.content == ice.DataFileContent.DATA and entry.file.record_count
-    ]
+    """Data files with rows, the oldest first."""
+    data = [entry for entry in listed if entry.file.content == ice.DataFileContent.DATA and entry.file.record_count]
+    return sorted(data, key=lambda entry: entry.sequence)
 
 
 def _deletes(listed: Iterable[Entry]) -> list[Entry]:

@@ -62,6 +62,8 @@ def import_table(
         for entry in listed
         if entry.file.content == ice.DataFileContent.DATA and entry.file.record_count
     ]
+    # The oldest rows first: manifest lists begin with the newest.
+    data.sort(key=lambda entry: entry.sequence)
     deletes = [entry for entry in listed if entry.file.content != ice.DataFileContent.DATA]
     deleted = applied(read_deletes(deletes, opened.read), data)
     layout = layout_of(opened, schema, state.name_mapping)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import pyiceberg.manifest as ice
-from pydantic import ValidationError as MalformedMetadata
 from pyiceberg.avro.file import AvroFile
+from pyiceberg.exceptions import ValidationError
 from pyiceberg.io import InputFile, InputStream
 from pyiceberg.schema import Schema as IcebergSchema
 from pyiceberg.serializers import FromInputFile
@@ -174,11 +174,14 @@ def load(location: str, resolve: Resolve) -> Source:
         store, inside = resolve(absolute(path))
         return store.get(inside)
 
+    data = read(location)
     try:
-        metadata = FromInputFile.table_metadata(_Bytes(location, read(location)))
-    except (MalformedMetadata, NotImplementedError) as e:
-        raise UnsupportedError(f"{location} can't be read by this release of pyiceberg: {e}") from e
-    except (ValueError, KeyError) as e:
+        metadata = FromInputFile.table_metadata(_Bytes(location, data))
+    except (ValidationError, NotImplementedError) as e:
+        if b'"format-version"' not in data:
+            raise CorruptDataError(f"{location} is no Iceberg metadata file: {e}") from e
+        raise UnsupportedError(f"{location} is damaged, or needs a newer release of pyiceberg: {e}") from e
+    except (ValueError, KeyError, OSError) as e:
         raise CorruptDataError(f"{location} is no Iceberg metadata file: {e}") from e
     return Source(metadata, location, read)
 

@@ -117,9 +117,10 @@ def _check_same_table(table: vl.Table, state: SourceState, source: Source) -> No
 def _opened(table: vl.Table, state: SourceState, source: SourceLike | None) -> Source:
     if source is not None:
         return refreshed(source, table.resolve)
-    if state.catalog and state.identifier and Config().get_catalog_config(state.catalog) is not None:
+    known = Config().get_catalog_config(state.catalog) if state.catalog else None
+    if state.catalog and state.identifier and known is not None:
         try:
-            return open_source(load_catalog(state.catalog).load_table(state.identifier), table.resolve)
+            return open_source(load_catalog(state.catalog, **known).load_table(state.identifier), table.resolve)
         except NoSuchTableError as e:
             raise NotFoundError(
                 f"catalog {state.catalog!r} has no table {state.identifier!r} any more: pass the source to sync with"
