@@ -148,9 +148,9 @@ RICH = st.one_of(
     joined("tags[{}] {} {}", chosen("1", "2", "-1"), OPS, TEXT_TEXTS),
     joined("list_contains(tags, {})", TEXT_TEXTS),
     joined("{}({}) {} {}", chosen("year", "month", "day"), chosen("d", "ts"), OPS, chosen("1", "1969", "31")),
-    joined(
-        "CAST({} AS {}) {} {}", NUMBERS, chosen("INTEGER", "DOUBLE", "DECIMAL(12, 1)"), OPS, INTEGERS.map(str)
-    ),
+    joined("CAST({} AS DOUBLE) {} {}", NUMBERS, OPS, INTEGERS.map(str)),
+    # Not of fractions that were computed: DuckDB's constants are decimals, which round another way.
+    joined("CAST({} AS {}) {} {}", SMALL, chosen("INTEGER", "DECIMAL(12, 1)"), OPS, INTEGERS.map(str)),
 )
 
 
@@ -201,7 +201,7 @@ RUNS = settings(max_examples=60, deadline=None, suppress_health_check=list(Healt
 
 
 @RUNS
-@given(batch=batches(), filters=st.lists(conditions(RICH), min_size=1, max_size=4))
+@given(batch=batches(), filters=st.lists(conditions(SIMPLE) | conditions(RICH), min_size=3, max_size=8))
 def test_evaluates_as_duckdb(
     con: duckdb.DuckDBPyConnection, batch: pa.RecordBatch, filters: list[str]
 ) -> None:
@@ -285,7 +285,7 @@ def bounds_of(units: list[pa.RecordBatch], random: Random) -> dict[str, Bounds]:
 @given(
     seed=st.integers(0, 2**32),
     units=st.lists(batches(nan=True, rows=3), min_size=1, max_size=6),
-    filters=st.lists(conditions(SIMPLE), min_size=1, max_size=5),
+    filters=st.lists(conditions(SIMPLE), min_size=3, max_size=8),
 )
 def test_pruning_keeps_every_unit_with_a_match(
     seed: int, units: list[pa.RecordBatch], filters: list[str]

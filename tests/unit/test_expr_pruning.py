@@ -189,6 +189,7 @@ def test_units_of_only_nan() -> None:
         "NOT (f > 9)": True,
         "f != 5": True,
         "f IS NULL": False,
+        "f IS NOT NULL": True,
         "NOT isnan(f)": False,
     }
     for sql, kept in expected.items():
