@@ -25,7 +25,12 @@ from vectorlake.testing.clocks import ManualClock, SequentialIds
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs" / "spec").glob("*.md")), *sorted((ROOT / "docs" / "rfcs").glob("*.md"))]
+LINKED = [
+    *PAGES,
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs" / "spec").glob("*.md")),
+    *sorted((ROOT / "docs" / "rfcs").glob("*.md")),
+]
 NOT_RUN = "# not run: "
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -56,7 +61,7 @@ def run_python(page: Path, found: list[Block]) -> None:
         if block.language == "python" and block.reason is None:
             # Line numbers in a traceback are those of the page.
             code = compile("\n" * (block.line - 1) + block.text, str(page), "exec")
-            exec(code, namespace)  # noqa: S102
+            exec(code, namespace)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
@@ -81,7 +86,9 @@ def test_readme_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert lines, "README.md shows no command"
     for line in lines:
         words = shlex.split(line, comments=True)[1:]
-        done = subprocess.run([sys.executable, "-m", "vectorlake.cli", *words], capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            [sys.executable, "-m", "vectorlake.cli", *words], capture_output=True, text=True, timeout=120
+        )
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
 
 
@@ -117,8 +124,10 @@ def test_the_specification_shows_what_is_written(tmp_path: Path) -> None:
     found: dict[str, str] = {}
     for language, text in _FENCE.findall(example):
         found.setdefault(language, text)
-    lake = vl.Lake(open_store(tmp_path), clock=ManualClock(1_750_000_000_000, step_ms=1000), new_id=SequentialIds())
-    exec(found["python"], {"lake": lake, "vl": vl, "pa": pa})  # noqa: S102
+    lake = vl.Lake(
+        open_store(tmp_path), clock=ManualClock(1_750_000_000_000, step_ms=1000), new_id=SequentialIds()
+    )
+    exec(found["python"], {"lake": lake, "vl": vl, "pa": pa})
     written = (tmp_path / "demo/items/metadata/v00000000000000000004.json").read_bytes()
     assert _masked(json.loads(written)) == _masked(json.loads(found["json"]))
     assert [info.path for info in lake.store.child("demo/items").list()] == found["text"].split()
