@@ -343,8 +343,6 @@ def test_a_reader_serves_several_threads(fmt: FileFormat, tmp_path: Path) -> Non
 def test_mapped_vectors_are_views_of_the_file(
     fmt: FileFormat, element: str, dim: int, tmp_path: Path
 ) -> None:
-    if fmt.name in ("parquet", "vortex"):
-        pytest.skip("this format encodes vectors, so there is nothing to map")
     rng = np.random.default_rng(dim)
     values = rng.integers(0, 100, (20_000 // dim + 5, dim)).astype(element)
     flat = pa.array(values.reshape(-1))
@@ -355,6 +353,9 @@ def test_mapped_vectors_are_views_of_the_file(
     batch = pa.record_batch([others, pa.FixedSizeListArray.from_arrays(flat, dim)], schema=schema)
     source, _ = write(fmt, tmp_path, [batch], schema, row_group_rows=1000)
     pages = fmt.open(source).mapped("v")
+    if fmt.name in ("parquet", "vortex"):
+        assert pages is None  # these encode vectors
+        return
     assert pages is not None
     assert all(page.ndim == 2 and page.shape[1] == dim and page.dtype == values.dtype for page in pages)
     assert not any(page.flags.writeable or page.flags.owndata for page in pages)

@@ -130,8 +130,10 @@ class _Backend:
         self._copy = contextlib.ExitStack()
         self._path, self._session = self._located()
         with self._reader(None) as reader:
-            self._metadata = reader.metadata()
-        stored: pa.Schema = self._metadata.schema
+            self._rows = int(reader.num_rows())
+            # Describing all pages takes milliseconds: only where a vector column is to be mapped.
+            stored: pa.Schema = reader.read_range(0, 0).to_batches().schema
+        self._stored = stored
         metadata = dict(stored.metadata or {})
         text = metadata.pop(SCHEMA_KEY, None)
         if text is not None:
@@ -179,7 +181,7 @@ class _Backend:
 
     @property
     def num_rows(self) -> int:
-        return int(self._metadata.num_rows)
+        return self._rows
 
     def read(self, columns: list[str], start: int, stop: int, batch_rows: int) -> Iterator[pa.RecordBatch]:
         mapped = {name: pages for name in columns if (pages := self._trusted(name)) is not None}
@@ -258,11 +260,12 @@ class _Backend:
         path = self._source.local or (Path(self._path) if self._session is None else None)
         if path is None or not is_vector(kind) or not self.num_rows:
             return None
-        physical = self._metadata.schema
         index = sum(
-            _lance_columns(field.type) for field in list(physical)[: physical.get_field_index(column)]
+            _lance_columns(field.type) for field in list(self._stored)[: self._stored.names.index(column)]
         )
-        descriptor: Any = self._metadata.columns[index] if index < len(self._metadata.columns) else None
+        with self._reader(None) as reader:
+            described = reader.metadata().columns
+        descriptor: Any = described[index] if index < len(described) else None
         pages = map_pages(path, descriptor, kind=kind, rows=self.num_rows)
         if pages is None:
             return None
