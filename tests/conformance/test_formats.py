@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,7 @@ from vectorlake.formats.registry import format_named
 from vectorlake.store.local import LocalStore
 from vectorlake.store.open import open_store
 from vectorlake.testing.columns import columns, required
+from vectorlake.testing.s3 import S3Server
 
 FORMATS = ["parquet", "lance", "vortex", "arrow"]
 TYPES = columns()
@@ -557,22 +557,27 @@ def test_a_full_disk_is_a_storage_error_and_leaves_nothing(fmt: FileFormat, tmp_
     assert run.stdout.split() == ["refused", "False"], run.stdout + run.stderr[-3000:]
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_folder_is_a_storage_error(fmt: FileFormat, tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(StorageError, match="could not be written"):
-        fmt.create(tmp_path / "f", pa.schema([("a", pa.int8())]), WriteOptions())
-    tmp_path.chmod(0o700)
+def test_a_read_only_folder_is_a_storage_error(fmt: FileFormat, mount: Callable[..., Path]) -> None:
+    path = mount("ro") / "f"
+    with pytest.raises(StorageError, match=f"{path} could not be written"):
+        fmt.create(path, pa.schema([("a", pa.int8())]), WriteOptions())
 
 
 # --- other stores
 # --------------------------------------------------------------------------------------------------
 
 
-def test_files_in_a_store_that_is_not_local_read_the_same(fmt: FileFormat, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["memory", pytest.param("s3", marks=pytest.mark.s3)])
+def test_files_in_a_store_that_is_not_local_read_the_same(
+    fmt: FileFormat, kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     schema, batch = numbered(2000)
     _, written = write(fmt, tmp_path, [batch], schema)
-    store = open_store(f"memory://formats-{fmt.name}")
+    if kind == "s3":
+        server: S3Server = request.getfixturevalue("s3")
+        store = open_store(server.fresh_uri(), server.storage_options)
+    else:
+        store = open_store("memory://")
     store.put("a/f", (tmp_path / "f").read_bytes())
     source = FileSource(store, "a/f", written.size)
     reader = fmt.open(source)

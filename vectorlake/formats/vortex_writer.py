@@ -40,14 +40,14 @@ class VortexSink:
         self._rows = 0
         self._queue: queue.Queue[_Item] = queue.Queue(_WAITING_BATCHES)
         self._outcome: list[BaseException] = []
-        # The file must be creatable now, when an error can still say so, and not at the first batch.
-        path.open("xb").close()
         self._thread = threading.Thread(
             target=_write,
             args=(str(path), schema, self._queue, self._outcome),
             name=f"vortex-writer-{path.name[-24:]}",
             daemon=True,
         )
+        # The file must be creatable now, when an error can still say so, and not at the first batch.
+        path.open("xb").close()
         self._thread.start()
 
     def write(self, batch: pa.RecordBatch) -> None:
