@@ -66,9 +66,7 @@ def demo(
             "--folder", help="Where it lies [default: demo-lake, or a temporary folder without --keep]"
         ),
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1000, help="Harvest only so many docstrings")
-    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="Harvest only so many docstrings")] = None,
     keep: Annotated[bool, typer.Option("--keep/--no-keep", help="Keep the folder afterwards")] = True,
 ) -> None:
     """From an Iceberg table to a searchable vector lake, step by step, on this machine's docstrings."""

@@ -19,7 +19,7 @@ from vectorlake.demo.embed import Lsa
 from vectorlake.demo.folder import DemoFolder
 from vectorlake.demo.source import Growth, Source, build_source, grow_source, split
 from vectorlake.demo.story import Story
-from vectorlake.errors import UnsupportedError, VectorlakeError
+from vectorlake.errors import InvalidInputError, UnsupportedError, VectorlakeError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,11 +29,14 @@ TABLE: Final = "docs.docstrings"
 COLUMN: Final = "embedding"
 TAG: Final = "before-growth"
 DEFAULT_LIMIT: Final = 20_000
+LEAST_LIMIT: Final = 1000
 QUESTIONS: Final = (
-    "parse a date from a string",
-    "compress the bytes of a file",
-    "wait until a thread has finished",
+    "remove duplicate values from a list",
+    "draw random numbers from a normal distribution",
+    "parse command line options",
 )
+LEAVING: Final = "kind = 'class' and deprecated = true"
+"""What somebody deletes from the source."""
 _TOP: Final = 3
 _PAIRS: Final = 6
 _SMALL: Final = 5_000
@@ -71,15 +74,21 @@ def run_demo(
         console: where to tell it.
 
     Raises:
+        InvalidInputError: a limit of too few docstrings.
         AlreadyExistsError: the folder holds files that no demo made.
         UnsupportedError: an extra is missing; names it.
         DemoMismatchError: two answers differ that must not.
     """
     check_extras()
+    limit = DEFAULT_LIMIT if limit is None else limit
+    if limit < LEAST_LIMIT:
+        raise InvalidInputError(
+            f"the demo needs at least {LEAST_LIMIT:,} docstrings to learn words from, not {limit}"
+        )
     folder = folders.prepare(root or folders.DEFAULT)
     story = Story(console)
     try:
-        summary = _run(folder, story, limit or DEFAULT_LIMIT)
+        summary = _run(folder, story, limit)
         if keep:
             _close(folder, story)
         return {**summary, "seconds": story.seconds}
@@ -143,7 +152,7 @@ def _build(folder: DemoFolder, story: Story, limit: int) -> tuple[Source, list[p
         with story.timed("harvest"), story.progress("reading docstrings") as advance:
             batches = list(_counted(_corpus(limit), advance, limit))
         rows = sum(batch.num_rows for batch in batches)
-        packages = pa.chunked_array([batch.column("package") for batch in batches]).unique()
+        packages = {name for batch in batches for name in batch.column("package").unique().to_pylist()}
         story.fact("harvested", f"{rows:,} docstrings from {len(packages)} packages")
         # The last few per cent come later: the source grows.
         first, rest = split(batches, rows - max(rows // 50, 1))
@@ -299,9 +308,9 @@ def _grow(
         "The source grows; the lake follows",
         "Somebody appends to the Iceberg table, and deletes from it.",
     ):
-        grown = grow_source(source.table, rest)
+        grown = grow_source(source.table, rest, delete=LEAVING)
         story.fact(
-            "source", f"{grown.appended:,} rows appended, {grown.deleted:,} deleted (deprecated = true)"
+            "source", f"{grown.appended:,} rows appended, {grown.deleted:,} deleted (deprecated classes)"
         )
         rows, files = table.count(), _own_files(table)
         with story.timed("sync_only"):
@@ -338,7 +347,7 @@ def _travel(folder: DemoFolder, story: Story, table: vl.Table) -> None:
         )
         story.code(f'table.at("{TAG}").count()', "python")
         for when, at in ((TAG, table.at(TAG)), ("now", table)):
-            story.fact(when, f"{at.count():,} rows, {at.count('deprecated'):,} of them deprecated")
+            story.fact(when, f"{at.count():,} rows, {at.count(LEAVING):,} of them deprecated classes")
         story.say(f"To go back: vectorlake restore {folder.lake} {TABLE} {TAG}")
 
 
