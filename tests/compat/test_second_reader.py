@@ -169,10 +169,10 @@ def read_version(root: Path, version: int) -> pa.Table:
         rows = manifest.to_pylist()
         assert len(rows) == ref["fragments"]
         assert sum(row["row_count"] for row in rows) == ref["rows"]
-        for row in rows:
-            fragments.append(
-                (row["fragment_id"], fragment_rows(root, snapshot["schema"], header["layouts"], row))
-            )
+        fragments.extend(
+            (row["fragment_id"], fragment_rows(root, snapshot["schema"], header["layouts"], row))
+            for row in rows
+        )
     assert snapshot["next_row_id"] >= sum(table.num_rows for _, table in fragments)
     return pa.concat_tables([table for _, table in sorted(fragments, key=lambda fragment: fragment[0])])
 
