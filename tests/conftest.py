@@ -1,8 +1,11 @@
-"""What all tests share: a real S3 server, started when a test first asks for it."""
+"""What all tests share: a real S3 server, started when a test first asks for it, and file systems that refuse."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,3 +17,25 @@ def s3() -> Iterator[S3Server]:
     """One server per test process; tests that ask for it are marked `s3` and work under `fresh_uri()`."""
     with s3_server() as server:
         yield server
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Mounts a tmpfs with options; skips where this user may not."""
+    mounted: list[Path] = []
+
+    def mounting(*options: str) -> Path:
+        folder = tmp_path / f"mount{len(mounted)}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)]
+        if shutil.which("mount") is None:
+            pytest.skip("there is no mount command to make a file system that refuses")
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.skip(f"mounting a tmpfs is not permitted here: {done.stderr.strip()}")
+        mounted.append(folder)
+        return folder
+
+    yield mounting
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)

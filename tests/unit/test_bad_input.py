@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 import vectorlake as vl
+from vectorlake.testing.s3 import S3Server
 
 SCHEMA = pa.schema(
     [
@@ -256,8 +259,6 @@ def test_interrupted_append_commits_nothing_and_leaves_collectable_orphans(lake:
     assert table.count() == 0
     left = files_of(table) - before
     assert all(path.startswith("data/") for path in left)
-    import datetime as dt
-
     assert set(table.collect_orphans(older_than=dt.timedelta(seconds=-5))) == left
     assert files_of(table) == before
     table.append(ROWS)
@@ -274,3 +275,57 @@ def test_a_function_that_fails_leaves_no_column(table: vl.Table) -> None:
         table.add_column("x", fails, type=pa.int64())
     assert files_of(table) == before
     assert "x" not in table.refresh().schema.names
+
+
+def test_full_disk_is_named_and_the_table_stays_whole(mount: Callable[..., Path]) -> None:
+    folder = mount("size=3m")
+    table = vl.connect(folder / "lake").create_table(
+        "t", pa.schema([("id", pa.int64()), ("vec", vl.vector(256))])
+    )
+    rng = np.random.default_rng(0)
+    small = {"id": np.arange(100), "vec": rng.standard_normal((100, 256)).astype("f4")}
+    table.append(small)
+    before = files_of(table)
+    large = {"id": np.arange(5000), "vec": rng.standard_normal((5000, 256)).astype("f4")}
+    for attempt in (lambda: table.append(large), lambda: table.overwrite(large)):
+        with pytest.raises(vl.StorageError, match=r"(?i)full|space"):
+            attempt()
+        assert files_of(table) == before
+    with pytest.raises(vl.StorageError, match=r"(?i)full|space"):
+        table.add_column("more", lambda b: np.zeros((b.num_rows, 8192), "f4"), type=vl.vector(8192))
+    assert files_of(table) == before
+    assert table.refresh().count() == 100
+    table.append(small)
+    assert table.count() == 200
+
+
+def test_read_only_folder_is_named_and_can_still_be_read(mount: Callable[..., Path]) -> None:
+    folder = mount("size=3m")
+    vl.connect(folder / "lake").create_table("t", pa.Table.from_pylist(ROWS, schema=SCHEMA))
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+    table = vl.connect(folder / "lake").table("t")
+    for attempt in (
+        lambda: table.append(ROWS),
+        lambda: table.delete("id = 1"),
+        lambda: table.tag("v"),
+        lambda: table.add_column("x", type=pa.int8()),
+        lambda: vl.connect(folder / "lake").create_table("u", SCHEMA),
+    ):
+        with pytest.raises(vl.StorageError, match=r"(?i)read-only"):
+            attempt()
+    assert table.refresh().version == 1
+    assert table.count("price > 1") == 3
+
+
+@pytest.mark.s3
+def test_s3_that_refuses_is_named(s3: S3Server) -> None:
+    missing = vl.connect("s3://no-such-bucket/lake", storage_options=s3.storage_options)
+    with pytest.raises((vl.StorageError, vl.NotFoundError), match="no-such-bucket"):
+        missing.create_table("t", SCHEMA)
+    with pytest.raises((vl.StorageError, vl.NotFoundError), match="no-such-bucket"):
+        missing.table("t")
+    wrong = vl.connect(
+        s3.fresh_uri(), storage_options={**s3.storage_options, "aws_secret_access_key": "wrong"}
+    )
+    with pytest.raises(vl.StorageError, match=r"(?i)denied|key|permission|signature"):
+        wrong.create_table("t", SCHEMA)

@@ -205,28 +205,6 @@ def test_listing_follows_the_files_of_the_moment(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """Mounts a tmpfs with options; skips where this user may not."""
-    mounted: list[Path] = []
-
-    def mounting(*options: str) -> Path:
-        folder = tmp_path / f"mount{len(mounted)}"
-        folder.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)]
-        if shutil.which("mount") is None:
-            pytest.skip("there is no mount command to make a file system that refuses")
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            pytest.skip(f"mounting a tmpfs is not permitted here: {done.stderr.strip()}")
-        mounted.append(folder)
-        return folder
-
-    yield mounting
-    for folder in mounted:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-@pytest.fixture
 def read_only(tmp_path: Path, mount: Callable[..., Path]) -> Iterator[Path]:
     if os.geteuid() == 0:
         # Permissions do not bind root: it needs a file system that is read-only.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import stat
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -91,12 +92,12 @@ class LocalStore:
 
     def list(self, prefix: str = "", start_after: str | None = None) -> Iterator[ObjectInfo]:
         for path, status in self._walk(prefix, start_after or ""):
-            if not path.rpartition("/")[2].startswith(TEMPORARY_PREFIX):
+            if not _is_temporary(path):
                 yield _info(path, status)
 
     def leftovers(self, prefix: str = "") -> Iterator[ObjectInfo]:
         for path, status in self._walk(prefix, ""):
-            if path.rpartition("/")[2].startswith(TEMPORARY_PREFIX):
+            if _is_temporary(path):
                 yield _info(path, status)
 
     def _walk(self, folder: str, start_after: str) -> Iterator[tuple[str, os.stat_result]]:
@@ -164,9 +165,12 @@ class LocalStore:
     def staged(self, path: str) -> Iterator[Path]:
         target = self._file(path)
         try:
-            temporary = self._temporary(target)
+            # A folder of its own, because some writers make temporary files of theirs beside the one they write.
+            folder = self._temporary(target)
+            os.mkdir(folder)
         except OSError as error:
             raise self._failed("write", path, error) from error
+        temporary = os.path.join(folder, os.path.basename(target))
         try:
             try:
                 yield Path(temporary)
@@ -182,8 +186,7 @@ class LocalStore:
             except OSError as error:
                 raise self._failed("write", path, error, size=_size(temporary)) from error
         finally:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+            _discard(folder)
 
     def sync_folders(self, paths: Iterable[str]) -> None:
         for folder in sorted({os.path.dirname(self._file(path)) for path in paths}):
@@ -203,6 +206,9 @@ class LocalStore:
                 continue
             except OSError as error:
                 raise self._failed("delete", path, error) from error
+            if _is_temporary(path.rpartition("/")[0]):
+                with contextlib.suppress(OSError):  # other leftovers are still in the folder
+                    os.rmdir(os.path.dirname(self._file(path)))
 
     # --- inside
 
@@ -253,6 +259,20 @@ class LocalStore:
         elif code == errno.ENAMETOOLONG:
             hint = "choose a shorter name"
         return StorageError(f"could not {verb} {where}: {reason}; {hint}")
+
+
+def _discard(folder: str) -> None:
+    """Remove a temporary folder. Its files are emptied first, which frees their space even while a writer that failed
+    still holds them open (some do until they are garbage-collected)."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            with contextlib.suppress(OSError):
+                os.truncate(entry.path, 0)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_temporary(path: str) -> bool:
+    return any(part.startswith(TEMPORARY_PREFIX) for part in path.split("/"))
 
 
 def _info(path: str, status: os.stat_result) -> ObjectInfo:

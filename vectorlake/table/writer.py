@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -9,6 +10,7 @@ from typing import Final
 
 import pyarrow as pa
 
+from vectorlake.errors import StorageError
 from vectorlake.formats.protocol import ColumnStats, FileWriter, WriteOptions, WrittenFile
 from vectorlake.formats.registry import format_named
 from vectorlake.ids import NewId
@@ -91,6 +93,7 @@ class FragmentWriter:
     def __init__(
         self, store: Store, groups: Sequence[ColumnGroup], *, new_id: NewId, pool: ThreadPoolExecutor
     ) -> None:
+        self._store = store
         self._writers: list[ColumnGroupWriter] = []
         self._pool = pool
         self.rows = 0
@@ -120,6 +123,8 @@ class FragmentWriter:
         """Leave nothing behind."""
         for writer in self._writers:
             writer.abort(error)
+        with contextlib.suppress(StorageError):  # what can't be removed now is an orphan, and collected
+            self._store.delete([writer.path for writer in self._writers])
 
 
 def write_fragments(
@@ -133,8 +138,8 @@ def write_fragments(
 ) -> list[Fragment]:
     """Write conforming batches as fragments of bounded size, durable when this returns, referred to by nobody yet.
 
-    Holds about one batch in memory. After an error or Ctrl-C nothing of the current fragment is left; finished
-    fragments stay behind as orphans, which collection removes.
+    Holds about one batch in memory. After an error nothing is left; after Ctrl-C finished fragments stay behind as
+    orphans, which collection removes.
     """
     groups = column_groups(fields, properties, unsupported)
     limits = {key: int(properties.get(key, DEFAULTS[key])) for key in (FRAGMENT_ROWS, FRAGMENT_BYTES)}
@@ -159,6 +164,9 @@ def write_fragments(
         except BaseException as e:
             if current is not None:
                 current.abort(e)
+            if isinstance(e, Exception):  # on Ctrl-C leave at once: finished fragments are collectable
+                with contextlib.suppress(StorageError):
+                    store.delete([file.path for fragment in fragments for file in fragment.files])
             raise
     store.sync_folders([file.path for fragment in fragments for file in fragment.files])
     return fragments
