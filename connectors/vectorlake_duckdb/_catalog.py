@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from fnmatch import fnmatchcase
@@ -24,6 +25,8 @@ from vectorlake_duckdb._write import WriteMode, write_into
 _DEFAULT: Final = "main"
 _PLACES: Final = 16
 """Views that show whatever table a macro asks for, so many different ones at a time."""
+
+_FUNCTIONS: Final = ("pin", "place", "knn", "knn_all", "write")
 
 _attached: dict[str, Attached] = {}
 _ids = itertools.count()
@@ -99,7 +102,9 @@ class Attached:
 
     def create_view(self, cursor: duckdb.DuckDBPyConnection, namespace: str, view: str) -> None:
         """Create the view of a table or version in the cursor's schema."""
-        source = TableSource(self._pins, self.handle(f"{namespace}.{view}"))
+        handle = self.handle(f"{namespace}.{view}")
+        handle.bind()  # DuckDB would tell of a missing version in its own words
+        source = TableSource(self._pins, handle)
         self._create_view(cursor, view, source, hidden=(ROW_ID, PIN))
 
     def _create_view(
@@ -110,8 +115,9 @@ class Attached:
             self._sources.append(source)
         pin = f"{quoted_name(self.prefix + 'pin')}({quoted_text(key)})"
         shown = f"* EXCLUDE ({', '.join(map(quoted_name, hidden))})"
-        relation = cursor.from_arrow(source).filter(f"{quoted_name(PIN)} = {pin}").select(shown)
-        relation.create_view(view)
+        # DuckDB finds `source` by its name in this frame, and the view keeps it.
+        relation = cursor.sql(f"SELECT {shown} FROM source WHERE {quoted_name(PIN)} = {pin}")
+        relation.create_view(view, replace=False)
 
     def wanted(self) -> list[tuple[str, str]]:
         """Namespace and name of every view there should be: tables, and their tags and versions as `table@version`."""
@@ -149,8 +155,8 @@ def attach(
     """
     with con.cursor() as cursor:
         taken = cursor.execute(
-            "SELECT database_name FROM duckdb_databases() WHERE lower(database_name) IN (lower($1), lower($1 || '$'))",
-            [name],
+            "SELECT database_name FROM duckdb_databases() WHERE lower(database_name) IN ($1, $1 || '$') ORDER BY 1",
+            [name.lower()],
         ).fetchall()
         if taken:
             raise AlreadyExistsError(
@@ -169,14 +175,15 @@ def _attach(con: duckdb.DuckDBPyConnection, cursor: duckdb.DuckDBPyConnection, a
     name, hidden = quoted_name(attached.name), quoted_name(f"{attached.name}$")
     cursor.execute(f"ATTACH ':memory:' AS {name}; ATTACH ':memory:' AS {hidden}")
     key = f"{next(_ids)}"
-    cursor.execute(f"CREATE MACRO {hidden}.{_DEFAULT}.attached() AS {quoted_text(key)}")
+    cursor.execute(f"CREATE TABLE {hidden}.{_DEFAULT}.attached AS SELECT {quoted_text(key)} AS key")
     _attached[key] = attached
     _create_functions(con, attached)
     cursor.execute(f"USE {hidden}.{_DEFAULT}")
     attached.create_places(cursor)
-    for macro, body in functions.macros(attached.prefix).items():
+    macros = functions.macros(attached.prefix)
+    for macro, body in macros.items():
         cursor.execute(f"CREATE MACRO {name}.{_DEFAULT}.{quoted_name(macro)}{body}")
-        _create_short(con, macro, body)
+    _create_short(con, macros)
     _refresh(cursor, attached)
 
 
@@ -206,20 +213,22 @@ def _create_functions(con: duckdb.DuckDBPyConnection, attached: Attached) -> Non
     create("write", functions.write_function(attached), None, returned, side_effects=True)
 
 
-def _create_short(con: duckdb.DuckDBPyConnection, macro: str, body: str) -> None:
-    """Create a macro under its short name, unless that is taken: in the user's own catalog, if nothing of it is kept."""
+def _create_short(con: duckdb.DuckDBPyConnection, macros: Mapping[str, str]) -> None:
+    """Create macros under their short names, unless taken: in the user's own catalog, if nothing of it is kept."""
     ((catalog, path),) = con.execute(
         "SELECT database_name, path FROM duckdb_databases() WHERE database_name = current_database()"
     ).fetchall()
-    rows = con.execute(
-        "SELECT DISTINCT database_name FROM duckdb_functions() WHERE function_name = $1", [macro]
-    )
-    if {"temp", "system", catalog} & {database for (database,) in rows.fetchall()}:
-        return
-    if path:
-        con.execute(f"CREATE TEMP MACRO {quoted_name(macro)}{body}")
-    else:
-        con.execute(f"CREATE MACRO {quoted_name(catalog, _DEFAULT, macro)}{body}")
+    known = con.execute(
+        "SELECT function_name FROM duckdb_functions() WHERE database_name IN ('temp', 'system', $1)",
+        [catalog],
+    ).fetchall()
+    for macro, body in macros.items():
+        if (macro,) in known:
+            continue
+        if path:
+            con.execute(f"CREATE TEMP MACRO {quoted_name(macro)}{body}")
+        else:
+            con.execute(f"CREATE MACRO {quoted_name(catalog, _DEFAULT, macro)}{body}")
 
 
 def detach(con: duckdb.DuckDBPyConnection, name: str = "lake") -> None:
@@ -229,11 +238,10 @@ def detach(con: duckdb.DuckDBPyConnection, name: str = "lake") -> None:
         NotFoundError: no lake is attached under that name.
     """
     key, attached = _find(con, name)
-    for macro in functions.macros(attached.prefix):
-        _drop_short(con, macro, attached.prefix)
+    _drop_short(con, attached)
     with con.cursor() as cursor:
         cursor.execute(f"DETACH {quoted_name(attached.name)}; DETACH {quoted_name(attached.name + '$')}")
-    for function in ("pin", "place", "knn", "knn_all", "write"):
+    for function in _FUNCTIONS:
         try:
             con.remove_function(attached.prefix + function)
         except duckdb.Error:
@@ -241,12 +249,13 @@ def detach(con: duckdb.DuckDBPyConnection, name: str = "lake") -> None:
     _attached.pop(key, None)
 
 
-def _drop_short(con: duckdb.DuckDBPyConnection, macro: str, prefix: str) -> None:
+def _drop_short(con: duckdb.DuckDBPyConnection, attached: Attached) -> None:
     rows = con.execute(
-        "SELECT database_name FROM duckdb_functions() WHERE function_name = $1 AND contains(macro_definition, $2)",
-        [macro, f'"{prefix}'],
-    )
-    for (database,) in rows.fetchall():
+        "SELECT database_name, function_name FROM duckdb_functions() "
+        "WHERE function_type = 'table_macro' AND regexp_matches(macro_definition, $1) AND database_name <> $2",
+        [f"\\b{re.escape(attached.prefix)}({'|'.join(_FUNCTIONS)})\\b", attached.name],
+    ).fetchall()
+    for database, macro in rows:
         con.execute(f"DROP MACRO TABLE {quoted_name(database, _DEFAULT, macro)}")
 
 
@@ -295,15 +304,17 @@ def find_attached(con: duckdb.DuckDBPyConnection, name: str) -> Attached:
 
 def _find(con: duckdb.DuckDBPyConnection, name: str) -> tuple[str, Attached]:
     with con.cursor() as cursor:
-        rows = cursor.execute(
-            "SELECT database_name, macro_definition FROM duckdb_functions() WHERE function_name = 'attached'"
+        marked = cursor.execute(
+            "SELECT database_name FROM duckdb_tables() WHERE table_name = 'attached'"
         ).fetchall()
-    known = {database.removesuffix("$"): definition.strip("'") for database, definition in rows}
-    if name not in known or known[name] not in _attached:
-        raise NotFoundError(
-            f"no lake is attached as {name!r}{did_you_mean(name, list(known))}: attach it first"
-        )
-    return known[name], _attached[known[name]]
+        known = [database.removesuffix("$") for (database,) in marked if database.endswith("$")]
+        if name in known:
+            (key,) = cursor.execute(
+                f"SELECT key FROM {quoted_name(name + '$', _DEFAULT, 'attached')}"
+            ).fetchall()[0]
+            if key in _attached:
+                return key, _attached[key]
+    raise NotFoundError(f"no lake is attached as {name!r}{did_you_mean(name, known)}: attach it first")
 
 
 def table_at(table: Table, version: str) -> Table:

@@ -174,7 +174,7 @@ def macros(prefix: str) -> dict[str, str]:
     """The parameters and body of each macro, whose functions are called `prefix…`."""
 
     def call(function: str, *arguments: str) -> str:
-        return f'"{prefix}{function}"({", ".join(arguments)})'
+        return f"{quoted_name(prefix + function)}({', '.join(arguments)})"
 
     found = call("knn", call("pin", "tbl"), "vec", "k", "metric", "filter", "col")
     found_all = call(

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from vectorlake import InvalidInputError, Lake, NotFoundError, Table, UnsupportedError
+from vectorlake import InvalidInputError, Lake, NotFoundError, Table, UnsupportedError, VectorlakeError
 from vectorlake.extend import ROW_ID, ListType, is_vector
 from vectorlake_duckdb._types import shown_batches, shown_schema, shown_type
 
@@ -236,11 +236,20 @@ def _names(pin: Pin, columns: Sequence[int] | None) -> list[str]:
 
 def _reader(pin: Pin, columns: Sequence[int] | None, batches: Iterator[pa.RecordBatch]) -> object:
     schema, names = pin.schema(), _names(pin, columns)
+    batches = _failing_briefly(batches)
     narrowed = pa.schema([schema.field(name) for name in names])
     if PIN in names:
         batches = _with_pin(batches, names.index(PIN), pin.name)
     shown = batches if narrowed.names == [ROW_ID] else shown_batches(batches, narrowed)
     return pa.RecordBatchReader.from_batches(narrowed, shown).__arrow_c_stream__()
+
+
+def _failing_briefly(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The batches; an error loses its traceback, which pyarrow would write into the message that DuckDB shows."""
+    try:
+        yield from batches
+    except VectorlakeError as e:
+        raise e.with_traceback(None) from None
 
 
 def _with_pin(batches: Iterator[pa.RecordBatch], index: int, name: str) -> Iterator[pa.RecordBatch]:
