@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from vectorlake.expr import Expr
 from vectorlake.formats.batches import joined, windowed
-from vectorlake.formats.failures import check_length, reading
+from vectorlake.formats.checksum import admit
+from vectorlake.formats.failures import reading
 from vectorlake.formats.lowering import unheld_columns
 from vectorlake.formats.protocol import FileReader, FileSource, FileWriter, WriteOptions
 from vectorlake.formats.reading import DataFileReader
@@ -49,7 +50,7 @@ class ArrowFormat:
         )
 
     def open(self, source: FileSource) -> FileReader:
-        check_length(source)
+        admit(source)
         with reading(source):
             return DataFileReader(source, _Backend(source))
 

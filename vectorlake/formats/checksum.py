@@ -8,7 +8,7 @@ from typing import Final
 import xxhash
 
 from vectorlake.errors import CorruptDataError, UnsupportedError
-from vectorlake.formats.failures import reading
+from vectorlake.formats.failures import check_length, reading
 from vectorlake.formats.protocol import FileSource
 
 _PREFIX: Final = "xxh3-64:"
@@ -29,6 +29,18 @@ def checksum_of(path: Path) -> str:
         while count := file.readinto(buffer):
             digest.update(view[:count])
     return _PREFIX + digest.hexdigest()
+
+
+def admit(source: FileSource) -> None:
+    """Check what is known of a file before a library opens it: its length, and its checksum if the source has
+    one.
+
+    Raises:
+        CorruptDataError: names the file, and what differs.
+    """
+    check_length(source)
+    if source.checksum is not None:
+        verify(source, source.checksum)
 
 
 def source_checksum(source: FileSource) -> str:

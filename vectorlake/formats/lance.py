@@ -17,7 +17,8 @@ from lance.file import LanceFileReader, LanceFileSession, LanceFileWriter
 
 from vectorlake.expr import Expr
 from vectorlake.formats.batches import joined
-from vectorlake.formats.failures import check_length, reading, wrong_length
+from vectorlake.formats.checksum import admit
+from vectorlake.formats.failures import reading, wrong_length
 from vectorlake.formats.lance_pages import MappedPages, map_pages
 from vectorlake.formats.lowering import (
     SCHEMA_KEY,
@@ -69,7 +70,7 @@ class LanceFormat:
         )
 
     def open(self, source: FileSource) -> FileReader:
-        check_length(source)
+        admit(source)
         with reading(source):
             return DataFileReader(source, _Backend(source))
 

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from vectorlake.expr import Bounds, Expr, prune_mask
 from vectorlake.formats.batches import joined, windowed
-from vectorlake.formats.failures import check_length, reading
+from vectorlake.formats.checksum import admit
+from vectorlake.formats.failures import reading
 from vectorlake.formats.lowering import (
     SCHEMA_KEY,
     all_types,
@@ -54,7 +55,7 @@ class ParquetFormat:
         )
 
     def open(self, source: FileSource) -> FileReader:
-        check_length(source)
+        admit(source)
         with reading(source):
             return DataFileReader(source, _Backend(source))
 

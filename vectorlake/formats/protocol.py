@@ -17,11 +17,16 @@ from vectorlake.store.protocol import Store
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """Where a data file lies: a store and a path in it, with the length that the manifest promises."""
+    """Where a data file lies: a store and a path in it, with the length that the manifest promises.
+
+    Length is compared whenever a file is opened. With a `checksum` the whole file is read and compared first
+    too: Lance and Vortex read most damage back silently, and Lance may end the process on a damaged footer.
+    """
 
     store: Store
     path: str
     size: int | None = None
+    checksum: str | None = None
 
     @property
     def uri(self) -> str:

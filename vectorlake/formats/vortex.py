@@ -14,7 +14,8 @@ import vortex as vx
 from vectorlake.errors import VectorlakeError
 from vectorlake.expr import Expr
 from vectorlake.formats.batches import joined, windowed
-from vectorlake.formats.failures import check_length, reading, wrong_length
+from vectorlake.formats.checksum import admit
+from vectorlake.formats.failures import reading, wrong_length
 from vectorlake.formats.lowering import (
     lowered_schema,
     lowered_type,
@@ -66,7 +67,7 @@ class VortexFormat:
         )
 
     def open(self, source: FileSource) -> FileReader:
-        check_length(source)
+        admit(source)
         with reading(source):
             return DataFileReader(source, _Backend(source))
 
