@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vectorlake.cli.command import AtVersion, Lake, TableName, command
-from vectorlake.cli.output import facts, listing
+from vectorlake.cli.output import Side, facts, listing
 from vectorlake.cli.session import Session
 from vectorlake.cli.values import from_ms, moment, short, size
 
@@ -52,7 +52,13 @@ def ls(
                 "committed": from_ms(table.snapshot.timestamp_ms),
             }
 
-    sides = {"table": "left", "rows": "right", "columns": "right", "version": "right", "committed": "left"}
+    sides: dict[str, Side] = {
+        "table": "left",
+        "rows": "right",
+        "columns": "right",
+        "version": "right",
+        "committed": "fixed",
+    }
     listing(session, _shown(records(), session, "rows"), sides, empty=f"no tables in {opened.uri}")
 
 
@@ -156,7 +162,7 @@ def schema(session: Session, lake: Lake, table: TableName, version: AtVersion = 
     for entry in shown:
         entry["default"] = "" if entry["default"] is None else short(entry["default"])
         entry["constraint"] = entry.pop("nullable")
-    sides = {"id": "right", "name": "left", "type": "left"}
+    sides: dict[str, Side] = {"id": "right", "name": "left", "type": "left"}
     sides |= {key: "left" for key in ("constraint", "default") if any(entry[key] for entry in shown)}
     listing(session, shown, sides, empty="no columns")
 
@@ -203,12 +209,17 @@ def history(
         for entry in records:
             entry["rows"] = f"{entry['rows']:,}"
             entry["tag"] = entry["tag"] or ""
-            entry["what"] = ", ".join(
-                f"{key.replace('_', ' ')} {_plain(value)}" for key, value in entry["summary"].items()
-            )
-    sides = {"version": "right", "committed": "left", "operation": "left", "rows": "right"}
+            entry["what"] = _told(entry["summary"])
+    sides: dict[str, Side] = {"version": "right", "committed": "fixed", "operation": "fixed", "rows": "right"}
     sides |= {"tag": "left"} if names else {}
     listing(session, records, {**sides, "what": "left"}, empty="no versions")
+
+
+def _told(summary: Mapping[str, Any]) -> str:
+    """What a commit changed, counts first; where a source lies, `info` tells."""
+    kept = {key: value for key, value in summary.items() if value != 0 and not key.startswith("source")}
+    ordered = sorted(kept.items(), key=lambda item: not isinstance(item[1], int))
+    return ", ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in ordered)
 
 
 def _plain(value: Any) -> str:
@@ -247,7 +258,7 @@ def files(session: Session, lake: Lake, table: TableName, version: AtVersion = N
             record["path"] = _tail(record["path"], session.out.width)
             yield record
 
-    sides = {"fragment": "right", "format": "left", "rows": "right", "size": "right"}
+    sides: dict[str, Side] = {"fragment": "right", "format": "left", "rows": "right", "size": "right"}
     sides |= {"whose": "left", "columns": "left", "path": "left"}
     listing(session, records() if session.json else shown(), sides, empty="no data files")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from vectorlake.cli.values import NULL, rows, short, to_json
 
@@ -15,15 +15,17 @@ if TYPE_CHECKING:
 
 SHOWN_ROWS: Final = 20
 """Rows that people see of an answer without a limit."""
+Side: TypeAlias = Literal["left", "fixed", "right"]
+"""A text to the left, one that is never cut, or a number to the right: a number that is cut is another number."""
 _LEAST: Final = 10
 """A text cut to less than this is not worth showing."""
 _GAP: Final = 2
 
 
 def listing(
-    session: Session, records: Iterable[Mapping[str, Any]], columns: Mapping[str, str], *, empty: str
+    session: Session, records: Iterable[Mapping[str, Any]], columns: Mapping[str, Side], *, empty: str
 ) -> None:
-    """Records: one JSON object a line, or a table with the given columns (key → `left` or `right`)."""
+    """Records: one JSON object a line, or a table with the given columns (key → its side)."""
     if session.json:
         for record in records:
             sys.stdout.write(to_json(record) + "\n")
@@ -33,7 +35,7 @@ def listing(
         for record in records
     ]
     if found:
-        table(session, list(columns), found, right=[side == "right" for side in columns.values()])
+        table(session, list(columns), found, sides=list(columns.values()))
     else:
         session.note(empty)
 
@@ -64,12 +66,12 @@ def stream(
                 sys.stdout.write(to_json(row) + "\n")
         return
     names: list[str] = []
-    kinds: list[bool] = []
+    sides: list[Side] = []
     found: list[list[str]] = []
     more = False
     for batch in batches:
         names = batch.schema.names
-        kinds = [_is_number(field.type) for field in batch.schema]
+        sides = [_side(field.type) for field in batch.schema]
         left = batch.num_rows if limited else SHOWN_ROWS - len(found)
         found.extend([short(value) for value in row.values()] for row in rows(batch.slice(0, left)))
         if batch.num_rows > left:
@@ -78,21 +80,23 @@ def stream(
     if not found:
         session.note("no rows")
         return
-    table(session, names, found, right=kinds)
+    table(session, names, found, sides=sides)
     if more:
         of = f" of {total:,}" if total is not None else ""
         session.note(f"the first {len(found)}{of} rows; --limit N shows more, --json writes all")
 
 
-def _is_number(kind: pa.DataType) -> bool:
+def _side(kind: pa.DataType) -> Side:
     import pyarrow as pa
 
     t = pa.types
-    return bool(t.is_integer(kind) or t.is_floating(kind) or t.is_decimal(kind))
+    if t.is_integer(kind) or t.is_floating(kind) or t.is_decimal(kind):
+        return "right"
+    return "fixed" if t.is_temporal(kind) or t.is_boolean(kind) else "left"
 
 
 def table(
-    session: Session, names: Sequence[str], cells: Sequence[Sequence[str]], *, right: Sequence[bool]
+    session: Session, names: Sequence[str], cells: Sequence[Sequence[str]], *, sides: Sequence[Side]
 ) -> None:
     """A table no wider than the terminal: long texts are cut, and the last columns left out if need be."""
     from rich import box
@@ -101,8 +105,9 @@ def table(
     from rich.text import Text
 
     wanted = [max(cell_len(name), *(cell_len(row[i]) for row in cells)) for i, name in enumerate(names)]
-    # A number that is cut is another number: only texts give way.
-    least = [width if number else min(width, _LEAST) for width, number in zip(wanted, right, strict=True)]
+    least = [
+        min(width, _LEAST) if side == "left" else width for width, side in zip(wanted, sides, strict=True)
+    ]
     widths = allot(wanted, least, session.out.width)
     grid = Table(
         box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold cyan", show_edge=False
@@ -110,7 +115,7 @@ def table(
     for index, width in enumerate(widths):
         grid.add_column(
             Text(names[index]),
-            justify="right" if right[index] else "left",
+            justify="right" if sides[index] == "right" else "left",
             no_wrap=True,
             overflow="ellipsis",
             width=width,

@@ -62,11 +62,11 @@ def demo(
     session: Session,
     folder: Annotated[
         Path | None,
-        typer.Option(
-            "--folder", help="Where it lies [default: demo-lake, or a temporary folder without --keep]"
-        ),
+        typer.Option("--folder", help="Where it lies; made anew each time [default: demo-lake]"),
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", help="Harvest only so many docstrings")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", help="Harvest at most so many docstrings [default: 20000]")
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep/--no-keep", help="Keep the folder afterwards")] = True,
 ) -> None:
     """From an Iceberg table to a searchable vector lake, step by step, on this machine's docstrings."""

@@ -45,7 +45,7 @@ def tag_list(session: Session, lake: Lake, table: TableName) -> None:
     records = [
         {"tag": tag.name, "version": tag.version, "created": from_ms(tag.timestamp_ms)} for tag in tags
     ]
-    listing(session, records, {"tag": "left", "version": "right", "created": "left"}, empty="no tags")
+    listing(session, records, {"tag": "left", "version": "right", "created": "fixed"}, empty="no tags")
 
 
 def tag_delete(session: Session, lake: Lake, table: TableName, name: TagName) -> None:

@@ -216,7 +216,7 @@ def _embed(story: Story, table: vl.Table) -> Model:
         "Latent semantic analysis, fitted on the texts themselves: no download. Any function over batches will do.",
     ):
         dimensions = 512 if table.count() >= _SMALL else 64
-        with story.timed("fit"):
+        with story.timed("fit"), story.progress("fitting the embedder"):
             texts = embedding_text(table.scan(["name", "text"]).to_arrow())
             model = Model(Lsa(dimensions=dimensions).fit(texts))
         story.code(
