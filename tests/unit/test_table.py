@@ -481,3 +481,20 @@ def test_a_table_can_be_moved(tmp_path: Path) -> None:
     vl.connect(tmp_path / "one").create_table("t", sample(5))
     (tmp_path / "one").rename(tmp_path / "two")
     assert vl.connect(tmp_path / "two").table("t").to_arrow().equals(sample(5))
+
+
+def test_a_computed_non_null_column_and_rows_added_meanwhile(lake: vl.Lake) -> None:
+    table = lake.create_table("t", sample(3))
+    table.add_column("a", "id + 1", nullable=False)
+    assert not table.schema.field("a").nullable
+    other = lake.table("t")
+
+    def slow(batch: pa.RecordBatch) -> pa.Array:
+        other.append(sample(1).append_column("a", pa.array([1])))
+        return batch["id"]
+
+    with pytest.raises(vl.ConflictError, match="'b'"):
+        table.add_column("b", slow, type=pa.int64(), nullable=False)
+    assert table.refresh().schema.names[-1] == "a"
+    table.add_column("b", slow, type=pa.int64(), nullable=False, default=-1)
+    assert sorted(table.to_arrow()["b"].to_pylist()) == [-1, 0, 0, 1, 2]

@@ -15,8 +15,9 @@ from vectorlake.plan.layout import check_properties
 from vectorlake.schema import Schema, did_you_mean, listing
 from vectorlake.store.open import open_store, resolve
 from vectorlake.store.protocol import Store
+from vectorlake.table.create import create_table, register_table
 from vectorlake.table.log import FOLDER, LATEST, TableLog, snapshot_path
-from vectorlake.table.table import Table, create_table, register_table
+from vectorlake.table.table import Table
 
 DEFAULT_NAMESPACE: Final = "main"
 """Where a table name without a dot lies."""
@@ -40,6 +41,7 @@ class Lake:
         self._options = dict(storage_options or {})
         self._clock = clock
         self._new_id = new_id
+        self._logs: dict[str, TableLog] = {}
 
     def __repr__(self) -> str:
         return f"Lake({self.uri!r})"
@@ -184,7 +186,11 @@ class Lake:
         return log
 
     def _log(self, name: str) -> TableLog:
-        return TableLog(self.store.child(_folder(qualified(name))), new_id=self._new_id)
+        # Kept, because a log remembers manifests: they never change, so opening a table again need not read them.
+        folder = _folder(qualified(name))
+        if folder not in self._logs:
+            self._logs[folder] = TableLog(self.store.child(folder), new_id=self._new_id)
+        return self._logs[folder]
 
     def _resolve(self, uri: str) -> tuple[Store, str]:
         return resolve(uri, self._options)

@@ -199,6 +199,14 @@ def conform(batch: pa.RecordBatch, fields: Sequence[Field], *, first_row: int = 
     return pa.RecordBatch.from_arrays(arrays, schema=pa.schema([field.to_storage() for field in fields]))
 
 
+def conforming(batches: Iterable[pa.RecordBatch], fields: Sequence[Field]) -> Iterator[pa.RecordBatch]:
+    """A stream of batches, each as `conform` gives it."""
+    row = 0
+    for batch in batches:
+        yield conform(batch, fields, first_row=row)
+        row += batch.num_rows
+
+
 def _cast(array: pa.Array, field: Field, first_row: int) -> pa.Array:
     target = field.to_storage().type
     if array.type == target:
@@ -313,10 +321,3 @@ def finite(numbers: np.ndarray) -> bool:
     with np.errstate(over="ignore", invalid="ignore"):
         # A sum is finite only if all its terms are; an overflowing sum of finite terms is settled by the slow way.
         return bool(np.isfinite(np.add.reduce(numbers))) or bool(np.isfinite(numbers).all())
-
-
-def rechunk(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
-    """Batches cut to at most `rows` rows each."""
-    for batch in batches:
-        for start in range(0, batch.num_rows, rows):
-            yield batch.slice(start, rows)

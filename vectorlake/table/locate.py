@@ -30,8 +30,7 @@ def locate(view: View, row_ids: np.ndarray) -> Iterator[Located]:
     ids = row_ids[order]
     for ref in view.snapshot.manifests:
         manifest = view.log.manifest(ref)
-        for index in _candidates(manifest, ids):
-            (fragment,) = manifest.fragments(np.array([index]))
+        for fragment in manifest.fragments(_candidates(manifest, ids)):
             reader = view.reader(fragment)
             positions, at = _positions(reader, ids)
             live = ~np.isin(positions, reader.deleted)
@@ -67,15 +66,15 @@ def take_rows(view: View, row_ids: np.ndarray, fields: list[Field]) -> pa.Table:
     return table.combine_chunks().take(pa.array(wanted))
 
 
-def _candidates(manifest: Manifest, ids: np.ndarray) -> list[int]:
-    """Fragments whose range of implied or explicit row ids holds any of some sorted ids."""
+def _candidates(manifest: Manifest, ids: np.ndarray) -> np.ndarray:
+    """Indices of the fragments whose range of implied or explicit row ids holds any of some sorted ids."""
     first = manifest.table["first_row_id"].fill_null(0).to_numpy()
     found = _any_between(ids, first, first + manifest.row_counts - 1)
     low, high = manifest.bound("min", ROW_ID_FIELD_ID), manifest.bound("max", ROW_ID_FIELD_ID)
     if low is not None and high is not None:
         known = low.is_valid().to_numpy()
         found |= known & _any_between(ids, low.fill_null(0).to_numpy(), high.fill_null(-1).to_numpy())
-    return [int(index) for index in np.flatnonzero(found)]
+    return np.flatnonzero(found)
 
 
 def _any_between(ids: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -11,22 +11,22 @@ import numpy as np
 import pyarrow as pa
 
 from vectorlake.clock import Clock, system_clock
-from vectorlake.errors import InvalidInputError, UnsupportedError
+from vectorlake.errors import ConflictError, InvalidInputError, UnsupportedError
 from vectorlake.expr import Expr
 from vectorlake.ids import NewId, random_id
 from vectorlake.metadata.fragment import Fragment
-from vectorlake.metadata.snapshot import FORMAT_VERSION, Snapshot, Tag
+from vectorlake.metadata.snapshot import Snapshot, Tag
 from vectorlake.plan import evolution
 from vectorlake.plan.commit import Delta
 from vectorlake.plan.layout import check_properties
 from vectorlake.plan.scan import COMPUTED
-from vectorlake.schema import Schema, schema_from_arrow
+from vectorlake.schema import Schema
 from vectorlake.store.protocol import Store
 from vectorlake.table import columns as column_work
 from vectorlake.table.commit import Build, Committer
 from vectorlake.table.deletes import delete_positions, matching_positions
 from vectorlake.table.files import DataFiles, Resolve
-from vectorlake.table.ingest import as_reader, check_columns, conform
+from vectorlake.table.ingest import as_reader, check_columns, conforming
 from vectorlake.table.locate import take_rows
 from vectorlake.table.log import TableLog
 from vectorlake.table.orphans import orphans
@@ -425,7 +425,12 @@ class Table:
             )
             added = schema.field(name)
             moved = tuple(column_work.with_field(update, added, field.id) for update in updates)
-            if not nullable and default is None and head.num_rows == base.num_rows:
+            if not nullable:
+                if default is None and head.next_row_id != base.next_row_id:
+                    raise ConflictError(
+                        f"rows were added while the non-null column {name!r} was computed, which have no value of it; "
+                        "nothing was written: refresh and retry, or give it a default"
+                    )
                 added = msgspec.structs.replace(added, nullable=False)
                 schema = msgspec.structs.replace(schema, fields=(*schema.fields[:-1], added))
             return Delta(
@@ -617,90 +622,12 @@ class Table:
         check_columns(reader.schema, schema)
         return write_fragments(
             self.store,
-            _conforming(reader, schema),
+            conforming(reader, schema.fields),
             schema.fields,
             properties=self.snapshot.properties,
             new_id=self._new_id,
             progress=progress,
         )
-
-
-def _conforming(reader: pa.RecordBatchReader, schema: Schema) -> Iterator[pa.RecordBatch]:
-    row = 0
-    for batch in reader:
-        yield conform(batch, schema.fields, first_row=row)
-        row += batch.num_rows
-
-
-def create_table(
-    name: str,
-    log: TableLog,
-    data_or_schema: object,
-    *,
-    primary_key: Sequence[str] = (),
-    properties: Mapping[str, str] | None = None,
-    resolve: Resolve,
-    clock: Clock = system_clock,
-    new_id: NewId = random_id,
-) -> Table:
-    """Commit a table's first version, with the rows of `data_or_schema` if it is data (see `Lake.create_table`)."""
-    reader = None if isinstance(data_or_schema, pa.Schema) else as_reader(data_or_schema)
-    arrow = data_or_schema if reader is None else reader.schema
-    schema, next_field_id = schema_from_arrow(arrow)
-    if not schema.fields:
-        raise InvalidInputError(f"table {name!r} needs at least one column")
-    key = tuple(schema.field(column).id for column in primary_key)
-    checked = check_properties(properties or {})
-    fragments: list[Fragment] = []
-    if reader is not None:
-        batches = _conforming(reader, schema)
-        fragments = write_fragments(log.store, batches, schema.fields, properties=checked, new_id=new_id)
-    return register_table(
-        name,
-        log,
-        schema,
-        fragments,
-        next_field_id=next_field_id,
-        primary_key=key,
-        properties=checked,
-        resolve=resolve,
-        clock=clock,
-        new_id=new_id,
-    )
-
-
-def register_table(
-    name: str,
-    log: TableLog,
-    schema: Schema,
-    fragments: Sequence[Fragment],
-    *,
-    next_field_id: int,
-    operation: str = "create",
-    primary_key: tuple[int, ...] = (),
-    properties: Mapping[str, str] | None = None,
-    summary: Mapping[str, Any] | None = None,
-    resolve: Resolve,
-    clock: Clock = system_clock,
-    new_id: NewId = random_id,
-) -> Table:
-    """Commit a table's first version from fragments that are written already, or lie in foreign files."""
-    rows = sum(fragment.live_rows for fragment in fragments)
-    empty = Snapshot(
-        table_id=new_id(),
-        version=0,
-        commit_id="",
-        timestamp_ms=clock() - 1,
-        operation=operation,
-        schema=schema,
-        format_version=FORMAT_VERSION,
-        properties=dict(properties or {}),
-        primary_key=primary_key,
-        next_field_id=next_field_id,
-    )
-    delta = Delta(operation, added=tuple(fragments), summary={"added_rows": rows, **(summary or {})})
-    snapshot = Committer(log, clock=clock, new_id=new_id).create(empty, delta)
-    return Table(name, log, snapshot, resolve=resolve, clock=clock, new_id=new_id)
 
 
 def _row_ids(row_ids: object) -> np.ndarray:
