@@ -51,8 +51,8 @@ def check_supported(entries: Iterable[Entry]) -> None:
             FileFormat.PUFFIN,
         ):
             raise UnsupportedError(
-                f"the source's delete file {file.file_path} is {file.file_format.value}: run rewrite_position_delete_files or "
-                "rewrite_data_files in the source, then try again"
+                f"the source's delete file {file.file_path} is {file.file_format.value}: run "
+                "rewrite_position_delete_files or rewrite_data_files in the source, then try again"
             )
 
 
@@ -117,7 +117,8 @@ def _deletion_vector(entry: Entry, data: bytes) -> dict[str, BitMap64]:
     bitmap = BitMap64.deserialize(body[4:])
     if len(bitmap) != entry.file.record_count:
         raise CorruptDataError(
-            f"the deletion vector at {path} [{blob[0]}, +{blob[1]}) deletes {len(bitmap)} rows, its manifest says {entry.file.record_count}"
+            f"the deletion vector at {path} [{blob[0]}, +{blob[1]}) deletes {len(bitmap)} rows, "
+            f"its manifest says {entry.file.record_count}"
         )
     return {referenced: bitmap}
 
@@ -138,16 +139,13 @@ def applied(deletes: Deletes, data: Iterable[Entry]) -> dict[str, BitMap64]:
                 files.setdefault(uri, []).append((entry.sequence, bitmap))
     found: dict[str, BitMap64] = {}
     for entry in data:
-        bitmap = vectors.get(entry.uri)
-        if bitmap is None:
-            bitmap = BitMap64()
-            for sequence, deleted in files.get(entry.uri, ()):
-                if sequence >= entry.sequence:
-                    bitmap |= deleted
-        if bitmap:
-            if bitmap.max() >= entry.file.record_count:
-                raise CorruptDataError(
-                    f"the source deletes row {bitmap.max()} of {entry.uri}, which has {entry.file.record_count}"
-                )
-            found[entry.uri] = bitmap
+        older = (deleted for sequence, deleted in files.get(entry.uri, ()) if sequence >= entry.sequence)
+        bitmap = vectors[entry.uri] if entry.uri in vectors else BitMap64().union(*older)
+        if not bitmap:
+            continue
+        if bitmap.max() >= entry.file.record_count:
+            raise CorruptDataError(
+                f"the source deletes row {bitmap.max()} of {entry.uri}, which has {entry.file.record_count} rows"
+            )
+        found[entry.uri] = bitmap
     return found

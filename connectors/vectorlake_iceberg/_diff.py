@@ -111,7 +111,11 @@ def _known(
 
 def _data(listed: Iterable[Entry]) -> list[Entry]:
     """Data files with rows, the oldest first."""
-    data = [entry for entry in listed if entry.file.content == ice.DataFileContent.DATA and entry.file.record_count]
+    data = [
+        entry
+        for entry in listed
+        if entry.file.content == ice.DataFileContent.DATA and entry.file.record_count
+    ]
     return sorted(data, key=lambda entry: entry.sequence)
 
 

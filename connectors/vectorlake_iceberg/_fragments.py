@@ -23,7 +23,7 @@ from vectorlake.extend import (
     encode_deletes,
 )
 from vectorlake_iceberg._read import Entry, Resolve, Source
-from vectorlake_iceberg._types import bounds_of, field_of, partition_literal
+from vectorlake_iceberg._types import Decode, bound_decoders, bounds_of, field_of, partition_literal
 
 _HEADS: Final = 16
 
@@ -62,11 +62,11 @@ def fragments_over(
     Raises:
         CorruptDataError: a data file is missing or has another length than the source recorded; names it.
     """
-    partitions = _identity_columns(source, schema)
+    partitions, decoders = _identity_columns(source, schema), bound_decoders(schema.fields)
     with ThreadPoolExecutor(_HEADS) as pool:
         infos = list(pool.map(lambda entry: _head(entry, resolve), entries))
     return [
-        _fragment(entry, info, schema, layout, partitions.get(entry.file.spec_id, ()))
+        _fragment(entry, info, decoders, layout, partitions.get(entry.file.spec_id, ()))
         for entry, info in zip(entries, infos, strict=True)
     ]
 
@@ -90,19 +90,23 @@ def _head(entry: Entry, resolve: Resolve) -> ObjectInfo:
         info = store.head(path)
     except NotFoundError as e:
         raise CorruptDataError(
-            f"the source file {entry.uri} is missing, though the source's metadata names it: restore it, or refresh the source "
-            "table and try again"
+            f"the source file {entry.uri} is missing, though the source's metadata names it: restore it, or refresh "
+            "the source table and try again"
         ) from e
     if info.size != entry.file.file_size_in_bytes:
         raise CorruptDataError(
-            f"the source file {entry.uri} has {info.size} bytes, the source's metadata says {entry.file.file_size_in_bytes}: it "
-            "was replaced behind the source's back; restore it"
+            f"the source file {entry.uri} has {info.size} bytes, the source's metadata says {entry.file.file_size_in_bytes}: "
+            "it was replaced behind the source's back; restore it"
         )
     return info
 
 
 def _fragment(
-    entry: Entry, info: ObjectInfo, schema: Schema, layout: Layout, partition: Iterable[tuple[int, Field]]
+    entry: Entry,
+    info: ObjectInfo,
+    decoders: Mapping[int, Decode],
+    layout: Layout,
+    partition: Iterable[tuple[int, Field]],
 ) -> Fragment:
     file, rows = entry.file, entry.file.record_count
     data = DataFile(
@@ -120,7 +124,7 @@ def _fragment(
         if (value := file.partition[index]) is not None
     }
     bounds = bounds_of(
-        schema.fields,
+        decoders,
         lower=file.lower_bounds or {},
         upper=file.upper_bounds or {},
         nulls=file.null_value_counts or {},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Final
 
 import numpy as np
@@ -25,7 +26,7 @@ def fingerprints(batch: pa.RecordBatch) -> np.ndarray:
     offsets = np.frombuffer(rows.buffers()[1], np.int64)[rows.offset : rows.offset + len(rows) + 1].tolist()
     data = memoryview(rows.buffers()[2])
     digest = xxhash.xxh3_128_digest
-    hashes = b"".join([digest(data[start:stop]) for start, stop in zip(offsets, offsets[1:], strict=False)])
+    hashes = b"".join([digest(data[start:stop]) for start, stop in itertools.pairwise(offsets)])
     return np.frombuffer(hashes, np.uint64).reshape(-1, 2)
 
 
@@ -106,7 +107,7 @@ def _fixed(array: pa.Array) -> np.ndarray:
         numbers[np.isnan(numbers)] = np.nan
         return numbers[:, None].view(np.uint8)
     width = array.type.byte_width if pa.types.is_fixed_size_binary(array.type) else array.type.bit_width // 8
-    raw = np.frombuffer(array.buffers()[1], np.uint8)
+    raw: np.ndarray = np.frombuffer(array.buffers()[1], np.uint8)
     return raw[array.offset * width : (array.offset + len(array)) * width].reshape(-1, width)
 
 

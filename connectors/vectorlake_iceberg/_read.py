@@ -206,8 +206,8 @@ def newest_metadata(folder: str, resolve: Resolve) -> str:
     newest = found[max(found)]
     if len(newest) > 1:
         raise InvalidInputError(
-            f"{folder} holds {len(newest)} metadata files of the same number ({', '.join(sorted(newest))}): a writer lost a race; "
-            "name the right one, or pass the table loaded from its catalog"
+            f"{folder} holds {len(newest)} metadata files of the same number ({', '.join(sorted(newest))}): a writer "
+            "lost a race; name the right one, or pass the table loaded from its catalog"
         )
     return newest[0]
 
@@ -226,7 +226,7 @@ class _Bytes(InputFile):
         return True
 
     def open(self, seekable: bool = True) -> InputStream:
-        return io.BytesIO(self._data)  # type: ignore[return-value]
+        return io.BytesIO(self._data)
 
 
 # --- manifests -----------------------------------------------------------------------------------------------------
@@ -242,8 +242,8 @@ def manifests(source: Source, snapshot: IcebergSnapshot | None) -> list[ice.Mani
         return []
     if not snapshot.manifest_list:
         raise UnsupportedError(
-            f"snapshot {snapshot.snapshot_id} of {source.location} has no manifest list, as the first writers of v1 left it: "
-            "rewrite_manifests in the source, then import again"
+            f"snapshot {snapshot.snapshot_id} of {source.location} has no manifest list, as the first writers of v1 left "
+            "it: rewrite_manifests in the source, then import again"
         )
     with _avro(
         source,
@@ -297,7 +297,7 @@ def _avro(source: Source, location: str, schema: Any, types: dict[int, Any], enu
         data = source.read(location)
     except NotFoundError as e:
         raise CorruptDataError(
-            f"the source's metadata file {location} is missing, though {source.location} names it: restore it, or expire the "
-            "snapshots that need it in the source"
+            f"the source's metadata file {location} is missing, though {source.location} names it: restore it, or expire "
+            "the snapshots that need it in the source"
         ) from e
     return AvroFile(_Bytes(location, data), schema, read_types=types, read_enums=enums)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from pyiceberg.catalog import load_catalog
@@ -109,8 +109,9 @@ def _choice(kind: Any, name: str, value: str) -> Any:
 def _check_same_table(table: vl.Table, state: SourceState, source: Source) -> None:
     if source.uuid != state.table_uuid:
         raise InvalidInputError(
-            f"{source.location} is another table (UUID {source.uuid}) than the one that {table.name} was imported from (UUID "
-            f"{state.table_uuid}): the source was dropped and made anew, or this is the wrong one; import it under another name"
+            f"{source.location} is another table (UUID {source.uuid}) than the one that {table.name} was imported from "
+            f"(UUID {state.table_uuid}): the source was dropped and made anew, or this is the wrong one; import it under "
+            "another name"
         )
 
 
@@ -120,7 +121,10 @@ def _opened(table: vl.Table, state: SourceState, source: SourceLike | None) -> S
     known = Config().get_catalog_config(state.catalog) if state.catalog else None
     if state.catalog and state.identifier and known is not None:
         try:
-            return open_source(load_catalog(state.catalog, **known).load_table(state.identifier), table.resolve)
+            return open_source(
+                load_catalog(state.catalog, **cast("dict[str, str]", known)).load_table(state.identifier),
+                table.resolve,
+            )
         except NoSuchTableError as e:
             raise NotFoundError(
                 f"catalog {state.catalog!r} has no table {state.identifier!r} any more: pass the source to sync with"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, cast
 
 import msgspec
 import pyarrow as pa
@@ -125,7 +125,7 @@ def _default(field: ice.NestedField, kind: Type) -> Any:
     try:
         # Metadata files hold defaults as JSON; tables made in this process hold Python values.
         if isinstance(value, str) and not plain:
-            value = from_json(field.field_type, value)
+            value = from_json(cast("ice.PrimitiveType", field.field_type), value)
         return literal_to_json(_python(value), arrow)
     except (InvalidInputError, TypeError, ValueError) as e:
         raise UnsupportedError(
@@ -147,67 +147,86 @@ def _python(value: object) -> object:
     return getattr(value, "bytes", value)
 
 
+Decode: TypeAlias = Callable[[bytes], pa.Scalar]
+"""A serialized bound as a scalar; raises what the bytes make it raise."""
+
+
+def bound_decoders(fields: Iterable[Field]) -> dict[int, Decode]:
+    """How to decode the bounds of top-level columns, by field id; columns with children have none."""
+    kinds = {field.id: type_to_arrow(field.type, storage=True) for field in fields}
+    return {field_id: _decoder(kind) for field_id, kind in kinds.items() if not pa.types.is_nested(kind)}
+
+
 def bounds_of(
-    fields: Sequence[Field],
+    decoders: Mapping[int, Decode],
     *,
     lower: Mapping[int, bytes],
     upper: Mapping[int, bytes],
     nulls: Mapping[int, int],
     nans: Mapping[int, int],
 ) -> dict[int, FieldBounds]:
-    """The bounds of a data file's top-level columns, from Iceberg's maps by field id."""
+    """The bounds of a data file's columns, from Iceberg's maps by field id; what can't be decoded is left out."""
     known: dict[int, FieldBounds] = {}
-    for field in fields:
-        kind = type_to_arrow(field.type, storage=True)
-        if pa.types.is_nested(kind):
+    for field_id, decode in decoders.items():
+        low, high = lower.get(field_id), upper.get(field_id)
+        null_count, nan_count = nulls.get(field_id), nans.get(field_id)
+        if low is None and high is None and null_count is None and nan_count is None:
             continue
-        low, high = decode_bound(lower.get(field.id), kind), decode_bound(upper.get(field.id), kind)
-        bounds = FieldBounds(low, high, nulls.get(field.id), nans.get(field.id))
-        if bounds != FieldBounds():
-            known[field.id] = bounds
+        known[field_id] = FieldBounds(_decoded(low, decode), _decoded(high, decode), null_count, nan_count)
     return known
 
 
-_NUMBERS: Final[Mapping[tuple[str, int], str]] = {
-    ("int", 4): "<i",
-    ("int", 8): "<q",
-    ("float", 4): "<f",
-    ("float", 8): "<d",
+def _decoded(data: bytes | None, decode: Decode) -> pa.Scalar | None:
+    if data is None:
+        return None
+    try:
+        return decode(data)
+    except (KeyError, UnicodeDecodeError, OverflowError, pa.ArrowInvalid):
+        return None
+
+
+_NUMBERS: Final[Mapping[tuple[str, int], struct.Struct]] = {
+    ("int", 4): struct.Struct("<i"),
+    ("int", 8): struct.Struct("<q"),
+    ("float", 4): struct.Struct("<f"),
+    ("float", 8): struct.Struct("<d"),
 }
 
 
-def decode_bound(data: bytes | None, kind: pa.DataType) -> pa.Scalar | None:
-    """One serialized bound as a scalar of storage type `kind`; None if there is none or it can't be read.
+def _decoder(kind: pa.DataType) -> Decode:
+    """How bounds are decoded as scalars of storage type `kind`.
 
     A bound's own length tells the type it was written with, before the column was promoted (Iceberg specification,
     "Binary single-value serialization").
     """
-    if data is None:
-        return None
     t = pa.types
-    try:
-        if t.is_boolean(kind):
-            return pa.scalar(data != b"\x00", kind)
-        if t.is_string(kind):
-            return pa.scalar(data.decode(), kind)
-        if t.is_binary(kind):
-            return pa.scalar(data, kind)
-        if t.is_fixed_size_binary(kind):
-            return pa.scalar(data, kind) if len(data) == kind.byte_width else None
-        if t.is_decimal(kind):
-            return _decimal(int.from_bytes(data, "big", signed=True), kind)
-        family = "float" if t.is_floating(kind) else "int"
-        value = struct.unpack(_NUMBERS[family, len(data)], data)[0]
-        if t.is_floating(kind):
-            return None if value != value else pa.scalar(value, kind)
-        width = pa.int32() if len(data) == 4 else pa.int64()
-        if t.is_timestamp(kind) and len(data) == 4:
-            return pa.scalar(value, width).cast(pa.date32()).cast(kind)
-        if kind.bit_width == 64:
-            return pa.scalar(value, pa.int64()).cast(kind)
-        return pa.scalar(value, width).cast(kind)
-    except (KeyError, UnicodeDecodeError, pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return None
+    if t.is_boolean(kind):
+        return lambda data: pa.scalar(data != b"\x00", kind)
+    if t.is_string(kind):
+        return lambda data: pa.scalar(data.decode(), kind)
+    if t.is_binary(kind) or t.is_fixed_size_binary(kind):
+        return lambda data: pa.scalar(data, kind)
+    if t.is_decimal(kind):
+        return lambda data: _decimal(int.from_bytes(data, "big", signed=True), kind)
+    if t.is_floating(kind):
+        return lambda data: _number("float", data, kind)
+    if t.is_timestamp(kind):
+        return lambda data: _date_or_time(data, kind)
+    return lambda data: _number("int", data, kind)
+
+
+def _number(family: str, data: bytes, kind: pa.DataType) -> pa.Scalar:
+    (value,) = _NUMBERS[family, len(data)].unpack(data)
+    if value != value:
+        raise KeyError(value)  # NaN bounds nothing
+    return pa.scalar(value, kind)
+
+
+def _date_or_time(data: bytes, kind: pa.DataType) -> pa.Scalar:
+    """A timestamp, or the day that it was before the column was promoted from a date."""
+    if len(data) == 4:
+        return _number("int", data, pa.date32()).cast(kind)
+    return _number("int", data, kind)
 
 
 def _decimal(unscaled: int, kind: pa.DataType) -> pa.Scalar:
@@ -241,8 +260,8 @@ def merged_schema(mine: Schema, old: Schema, new: Schema) -> Schema:
     for field in fields:
         if field.name in owned:
             raise InvalidInputError(
-                f"the source's column {field.name!r} (field id {field.id}) has the name of the column {field.name!r} that was "
-                f"added here (field id {owned[field.name].id}): rename the latter with rename_column, then sync again"
+                f"the source's column {field.name!r} (field id {field.id}) has the name of the column {field.name!r} that "
+                f"was added here (field id {owned[field.name].id}): rename the latter with rename_column, then sync again"
             )
     check_names([field.name for field in fields])
     return Schema((*fields, *own), extra=mine.extra)

@@ -60,7 +60,10 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def with_ids(schema: pa.Schema, ids: Mapping[str, int]) -> pa.Schema:
     """An Arrow schema whose top-level fields carry Parquet field ids."""
     return pa.schema(
-        [one.with_metadata({b"PARQUET:field_id": str(ids[one.name]).encode()}) if one.name in ids else one for one in schema]
+        [
+            one.with_metadata({b"PARQUET:field_id": str(ids[one.name]).encode()}) if one.name in ids else one
+            for one in schema
+        ]
     )
 
 
@@ -112,7 +115,13 @@ class HandMade:
     # --- files ---
 
     def data(
-        self, rows: pa.Table, *, partition: Sequence[Any] = (), stats: bool = True, uri: str = "file://", ids: bool = True
+        self,
+        rows: pa.Table,
+        *,
+        partition: Sequence[Any] = (),
+        stats: bool = True,
+        uri: str = "file://",
+        ids: bool = True,
     ) -> ice.DataFile:
         """A Parquet data file; with `ids` its columns carry the field ids of the schema (and of row lineage)."""
         path = self.folder / "data" / f"{uuid.uuid4()}.parquet"
@@ -125,7 +134,9 @@ class HandMade:
         nulls = {known[name]: rows[name].null_count for name in rows.column_names if name in known}
         for one in self.schema.fields:
             if stats and one.field_type.is_primitive and one.name in rows.column_names:
-                values = [value for value in rows[one.name].to_pylist() if value is not None and value == value]
+                values = [
+                    value for value in rows[one.name].to_pylist() if value is not None and value == value
+                ]
                 if values:
                     lower[one.field_id] = to_bytes(one.field_type, min(values))
                     upper[one.field_id] = to_bytes(one.field_type, max(values))
@@ -141,7 +152,9 @@ class HandMade:
             upper_bounds=upper or None,
         )
 
-    def position_deletes(self, deleted: Mapping[str, Iterable[int]], *, partition: Sequence[Any] = ()) -> ice.DataFile:
+    def position_deletes(
+        self, deleted: Mapping[str, Iterable[int]], *, partition: Sequence[Any] = ()
+    ) -> ice.DataFile:
         """One position delete file over one or more data files."""
         pairs = sorted((path, position) for path, positions in deleted.items() for position in positions)
         schema = with_ids(
@@ -175,7 +188,12 @@ class HandMade:
                  "offset": len(body), "length": len(block), "properties": properties}
             )  # fmt: skip
             files.append(
-                {"record_count": len(bitmap), "referenced_data_file": name, "content_offset": len(body), "content_size_in_bytes": len(block)}
+                {
+                    "record_count": len(bitmap),
+                    "referenced_data_file": name,
+                    "content_offset": len(body),
+                    "content_size_in_bytes": len(block),
+                }
             )
             body += block
         footer = json.dumps({"blobs": blobs}).encode()
@@ -244,14 +262,26 @@ class HandMade:
             if len(live) == len(manifest.entries):
                 kept.append(manifest)
             elif live:
-                kept.append(self._write_manifest(live, manifest.content, snapshot_id, existing=True, spec_id=manifest.spec_id))
+                kept.append(
+                    self._write_manifest(
+                        live, manifest.content, snapshot_id, existing=True, spec_id=manifest.spec_id
+                    )
+                )
         first_row_id = self.next_row_id
         if add:
             added = [(one, keep_sequence or self.sequence) for one in add]
-            kept.append(self._write_manifest(added, ice.ManifestContent.DATA, snapshot_id, existing=False, spec_id=self.spec.spec_id))
+            kept.append(
+                self._write_manifest(
+                    added, ice.ManifestContent.DATA, snapshot_id, existing=False, spec_id=self.spec.spec_id
+                )
+            )
         if deletes:
             added = [(one, self.sequence) for one in deletes]
-            kept.append(self._write_manifest(added, ice.ManifestContent.DELETES, snapshot_id, existing=False, spec_id=self.spec.spec_id))
+            kept.append(
+                self._write_manifest(
+                    added, ice.ManifestContent.DELETES, snapshot_id, existing=False, spec_id=self.spec.spec_id
+                )
+            )
         self.manifests = kept
         snapshot: dict[str, Any] = {
             "snapshot-id": snapshot_id,
@@ -299,7 +329,13 @@ class HandMade:
         return self.metadata
 
     def _write_manifest(
-        self, live: list[tuple[ice.DataFile, int]], content: ice.ManifestContent, snapshot_id: int, *, existing: bool, spec_id: int
+        self,
+        live: list[tuple[ice.DataFile, int]],
+        content: ice.ManifestContent,
+        snapshot_id: int,
+        *,
+        existing: bool,
+        spec_id: int,
     ) -> _Manifest:
         path = f"file://{self.folder}/metadata/{uuid.uuid4()}.avro"
         spec = next(spec for spec in self.specs if spec.spec_id == spec_id)
@@ -340,7 +376,9 @@ class HandMade:
                     [
                         ice.ManifestEntry.from_args(
                             _table_format_version=3,
-                            status=ice.ManifestEntryStatus.EXISTING if existing else ice.ManifestEntryStatus.ADDED,
+                            status=ice.ManifestEntryStatus.EXISTING
+                            if existing
+                            else ice.ManifestEntryStatus.ADDED,
                             snapshot_id=snapshot_id,
                             sequence_number=None if inherits else sequence,
                             file_sequence_number=None if inherits else sequence,
@@ -357,7 +395,11 @@ class HandMade:
             record_schema=ice.MANIFEST_LIST_FILE_SCHEMAS[3],
             file_schema=ice.MANIFEST_LIST_FILE_SCHEMAS[self.version],
             schema_name="manifest_file",
-            metadata={"snapshot-id": str(snapshot_id), "format-version": str(self.version), "avro.codec": "deflate"},
+            metadata={
+                "snapshot-id": str(snapshot_id),
+                "format-version": str(self.version),
+                "avro.codec": "deflate",
+            },
         ) as writer:
             writer.write_block(
                 [

@@ -14,7 +14,9 @@ from pyiceberg.types import LongType, NestedField, StringType
 import vectorlake as vl
 from vectorlake.errors import CorruptDataError, UnsupportedError
 
-SCHEMA = Schema(NestedField(1, "id", LongType(), required=False), NestedField(2, "name", StringType(), required=False))
+SCHEMA = Schema(
+    NestedField(1, "id", LongType(), required=False), NestedField(2, "name", StringType(), required=False)
+)
 
 
 def items(*ids: int) -> pa.Table:
@@ -34,7 +36,10 @@ def test_position_deletes_over_several_files(tmp_path: Path, lake: vl.Lake) -> N
     source = HandMade(tmp_path / "source", SCHEMA)
     first, second, third = (source.data(items(*range(start, start + 5))) for start in (0, 10, 20))
     source.commit([first, second, third])
-    source.commit(deletes=[source.position_deletes({first.file_path: [0, 4], second.file_path: [2]})], operation="delete")
+    source.commit(
+        deletes=[source.position_deletes({first.file_path: [0, 4], second.file_path: [2]})],
+        operation="delete",
+    )
     source.commit(deletes=[source.position_deletes({first.file_path: [4, 1]})], operation="delete")
     table = vectorlake_iceberg.import_table(source.metadata, lake, "items")
     assert ids(table) == [2, 3, 10, 11, 13, 14, 20, 21, 22, 23, 24]

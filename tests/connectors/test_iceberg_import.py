@@ -21,11 +21,17 @@ from pyiceberg.table import Table as IcebergTable
 from pyiceberg.transforms import BucketTransform, DayTransform, IdentityTransform, TruncateTransform
 
 import vectorlake as vl
-from vectorlake.errors import AlreadyExistsError, CorruptDataError, InvalidInputError, NotFoundError, UnsupportedError
+from vectorlake.errors import (
+    AlreadyExistsError,
+    CorruptDataError,
+    InvalidInputError,
+    NotFoundError,
+    UnsupportedError,
+)
 from vectorlake.store.location import parse_location
 from vectorlake.testing.s3 import S3Server
 
-UTC = dt.timezone.utc
+UTC = dt.UTC
 MOMENT = dt.datetime(2024, 2, 29, 12, 30, 15, 123456)
 
 
@@ -76,11 +82,20 @@ TYPES: list[tuple[str, ice.IcebergType, pa.DataType, list[Any], pa.DataType]] = 
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "arrow", "values", "shown"), [case[1:] for case in TYPES], ids=[case[0] for case in TYPES])
+@pytest.mark.parametrize(
+    ("kind", "arrow", "values", "shown"), [case[1:] for case in TYPES], ids=[case[0] for case in TYPES]
+)
 def test_every_type(
-    tmp_path: Path, lake: vl.Lake, kind: ice.IcebergType, arrow: pa.DataType, values: list[Any], shown: pa.DataType
+    tmp_path: Path,
+    lake: vl.Lake,
+    kind: ice.IcebergType,
+    arrow: pa.DataType,
+    values: list[Any],
+    shown: pa.DataType,
 ) -> None:
-    schema = Schema(ice.NestedField(1, "id", ice.LongType(), required=True), ice.NestedField(2, "x", kind, required=False))
+    schema = Schema(
+        ice.NestedField(1, "id", ice.LongType(), required=True), ice.NestedField(2, "x", kind, required=False)
+    )
     source = new_catalog(tmp_path / "source").create_table("ns.t", schema)
     storage = arrow.storage_type if isinstance(arrow, pa.BaseExtensionType) else arrow
     column = pa.array(values, storage)
@@ -97,7 +112,13 @@ def test_every_type(
     if not pa.types.is_nested(arrow) and storage is arrow:
         # Bounds must not hide a value that is there.
         for value in plain:
-            assert table.scan(filter=pa.compute.field("x") == pa.scalar(value, arrow)).to_arrow()["x"].to_pylist().count(value) >= 1
+            assert (
+                table.scan(filter=pa.compute.field("x") == pa.scalar(value, arrow))
+                .to_arrow()["x"]
+                .to_pylist()
+                .count(value)
+                >= 1
+            )
 
 
 def test_types_that_only_v3_has(tmp_path: Path, lake: vl.Lake) -> None:
@@ -110,7 +131,16 @@ def test_types_that_only_v3_has(tmp_path: Path, lake: vl.Lake) -> None:
     )
     source = HandMade(tmp_path / "source", schema, version=3)
     nanos = pa.array([1, 1_700_000_000_123_456_789, None], pa.int64())
-    source.commit([source.data(pa.table({"naive": nanos.cast(pa.timestamp("ns")), "zoned": nanos.cast(pa.timestamp("ns", "UTC"))}), stats=False)])
+    source.commit(
+        [
+            source.data(
+                pa.table(
+                    {"naive": nanos.cast(pa.timestamp("ns")), "zoned": nanos.cast(pa.timestamp("ns", "UTC"))}
+                ),
+                stats=False,
+            )
+        ]
+    )
     table = vectorlake_iceberg.import_table(source.metadata, lake, "t")
     found = table.to_arrow()
     assert found["naive"].cast(pa.int64()).to_pylist() == nanos.to_pylist()
@@ -121,14 +151,20 @@ def test_types_that_only_v3_has(tmp_path: Path, lake: vl.Lake) -> None:
 
 
 def test_an_import_copies_nothing_and_own_columns_write_only_own_files(tmp_path: Path, lake: vl.Lake) -> None:
-    source = new_catalog(tmp_path / "source").create_table("ns.t", pa.schema([("id", pa.int64()), ("text", pa.string())]))
+    source = new_catalog(tmp_path / "source").create_table(
+        "ns.t", pa.schema([("id", pa.int64()), ("text", pa.string())])
+    )
     for start in range(0, 40, 10):
-        source.append(pa.table({"id": range(start, start + 10), "text": [f"text {i}" * 100 for i in range(10)]}))
+        source.append(
+            pa.table({"id": range(start, start + 10), "text": [f"text {i}" * 100 for i in range(10)]})
+        )
     before = digest(tmp_path / "source")
     table = vectorlake_iceberg.import_table(source, lake, "ns.t", properties={"owner": "me"})
     assert not list((tmp_path / "lake").rglob("*.parquet"))
     assert {path.parent.name for path in (tmp_path / "lake").rglob("*") if path.is_file()} == {"metadata"}
-    table.add_column("vec", lambda batch: [[i.as_py(), 1.0] for i in batch["id"]], type=vl.vector(2), inputs=["id"])
+    table.add_column(
+        "vec", lambda batch: [[i.as_py(), 1.0] for i in batch["id"]], type=vl.vector(2), inputs=["id"]
+    )
     assert table.to_arrow()["vec"].to_pylist() == [[float(i), 1.0] for i in range(40)]
     assert digest(tmp_path / "source") == before
     assert table.snapshot.schema.field("vec").id >= 1_000_000_000
@@ -137,7 +173,10 @@ def test_an_import_copies_nothing_and_own_columns_write_only_own_files(tmp_path:
     assert table.verify() == []
     state = vectorlake_iceberg.source_of(table)
     assert state is not None
-    assert (state.table_uuid, state.snapshot_id) == (str(source.metadata.table_uuid), source.current_snapshot().snapshot_id)
+    assert (state.table_uuid, state.snapshot_id) == (
+        str(source.metadata.table_uuid),
+        source.current_snapshot().snapshot_id,
+    )
     assert (state.catalog, state.identifier) == ("test", "ns.t")
     assert vectorlake_iceberg.source_of(lake.create_table("own", {"id": [1]})) is None
 
@@ -157,16 +196,27 @@ def test_partitioned_tables(tmp_path: Path, lake: vl.Lake, field: PartitionField
         ice.NestedField(2, "kind", ice.StringType(), required=False),
         ice.NestedField(3, "at", ice.TimestampType(), required=False),
     )
-    source = new_catalog(tmp_path / "source").create_table("ns.t", schema, partition_spec=PartitionSpec(field))
+    source = new_catalog(tmp_path / "source").create_table(
+        "ns.t", schema, partition_spec=PartitionSpec(field)
+    )
     rows = {
         "id": range(12),
         "kind": [None if i % 5 == 4 else "abc"[i % 3] * (i % 4) for i in range(12)],
         "at": [dt.datetime(2024, 1, 1 + i % 3, i) for i in range(12)],
     }
-    source.append(pa.table(rows, schema=pa.schema([("id", pa.int64()), ("kind", pa.string()), ("at", pa.timestamp("us"))])))
+    source.append(
+        pa.table(
+            rows, schema=pa.schema([("id", pa.int64()), ("kind", pa.string()), ("at", pa.timestamp("us"))])
+        )
+    )
     table = vectorlake_iceberg.import_table(source, lake, "t")
     same(table, source)
-    for condition in ("kind = 'aaa'", "kind IS NULL", "at < TIMESTAMP '2024-01-02 00:00:00'", "id >= 6 AND kind <> 'b'"):
+    for condition in (
+        "kind = 'aaa'",
+        "kind IS NULL",
+        "at < TIMESTAMP '2024-01-02 00:00:00'",
+        "id >= 6 AND kind <> 'b'",
+    ):
         expected = vl.connect("memory://").create_table("t", table.to_arrow()).count(condition)
         assert table.count(condition) == expected
 
@@ -194,7 +244,9 @@ def test_identity_partition_values_fill_in_for_columns_that_files_lack(tmp_path:
     table = vectorlake_iceberg.import_table(source.metadata, lake, "t")
     expected = [("a", dt.date(2024, 2, 29), Decimal("1.50"))] * 2 + [(None, None, None)]
     found = table.to_arrow()
-    assert list(zip(*(found[name].to_pylist() for name in ("kind", "day", "amount")), strict=True)) == expected
+    assert (
+        list(zip(*(found[name].to_pylist() for name in ("kind", "day", "amount")), strict=True)) == expected
+    )
     assert table.count("kind = 'a'") == 2
     assert table.count("kind IS NULL") == 1
     assert table.count("day = DATE '2024-02-29'") == 2
@@ -231,10 +283,16 @@ def test_schema_evolution_before_the_import(tmp_path: Path, lake: vl.Lake) -> No
     )
     with source.update_schema() as update:
         update.rename_column("old", "new").delete_column("gone").update_column("id", ice.LongType())
-        update.update_column("f", ice.DoubleType()).update_column("s.x", ice.LongType()).update_column("d", ice.DecimalType(12, 2))
+        update.update_column("f", ice.DoubleType()).update_column("s.x", ice.LongType()).update_column(
+            "d", ice.DecimalType(12, 2)
+        )
     with source.update_schema() as update:
-        update.rename_column("s.y", "z").add_column(("s", "w"), ice.BooleanType()).add_column("gone", ice.LongType())
-        update.add_column(("l", "v"), ice.StringType()).move_first("new").update_column("l.element.u", ice.LongType())
+        update.rename_column("s.y", "z").add_column(("s", "w"), ice.BooleanType()).add_column(
+            "gone", ice.LongType()
+        )
+        update.add_column(("l", "v"), ice.StringType()).move_first("new").update_column(
+            "l.element.u", ice.LongType()
+        )
     source.append(
         pa.table(
             {
@@ -263,7 +321,10 @@ def test_files_without_ids_are_read_by_name_mapping(tmp_path: Path, lake: vl.Lak
         ice.NestedField(1, "id", ice.LongType(), required=False),
         ice.NestedField(2, "title", ice.StringType(), required=False),
         ice.NestedField(
-            3, "s", ice.StructType(ice.NestedField(4, "inner", ice.LongType(), required=False)), required=False
+            3,
+            "s",
+            ice.StructType(ice.NestedField(4, "inner", ice.LongType(), required=False)),
+            required=False,
         ),
         ice.NestedField(5, "tags", ice.ListType(6, ice.StringType(), element_required=False), required=False),
     )
@@ -273,7 +334,9 @@ def test_files_without_ids_are_read_by_name_mapping(tmp_path: Path, lake: vl.Lak
         {"field-id": 3, "names": ["s"], "fields": [{"field-id": 4, "names": ["inner", "nested"]}]},
         {"field-id": 5, "names": ["tags"], "fields": [{"field-id": 6, "names": ["element"]}]},
     ]
-    source = HandMade(tmp_path / "source", schema, properties={"schema.name-mapping.default": json.dumps(mapping)})
+    source = HandMade(
+        tmp_path / "source", schema, properties={"schema.name-mapping.default": json.dumps(mapping)}
+    )
     rows = pa.table(
         {
             "name": ["a", "b"],
@@ -298,7 +361,9 @@ def test_files_without_ids_are_read_by_name_mapping(tmp_path: Path, lake: vl.Lak
 @pytest.mark.parametrize("version", ["1", "2"])
 def test_versions_snapshots_and_empty_tables(tmp_path: Path, lake: vl.Lake, version: str) -> None:
     schema = pa.schema([("id", pa.int64())])
-    source = new_catalog(tmp_path / "source").create_table("ns.t", schema, properties={"format-version": version})
+    source = new_catalog(tmp_path / "source").create_table(
+        "ns.t", schema, properties={"format-version": version}
+    )
     empty = vectorlake_iceberg.import_table(source, lake, "empty")
     assert (len(empty), empty.schema.names) == (0, ["id"])
     source.append(pa.table({"id": [1, 2]}))
@@ -370,7 +435,9 @@ def test_other_formats_and_reserved_names_are_refused(tmp_path: Path, lake: vl.L
     source.commit([file])
     with pytest.raises(UnsupportedError, match=r"ORC.*rewrite_data_files"):
         vectorlake_iceberg.import_table(source.metadata, lake, "t")
-    reserved = HandMade(tmp_path / "reserved", Schema(ice.NestedField(1, "_row_id", ice.LongType(), required=False)))
+    reserved = HandMade(
+        tmp_path / "reserved", Schema(ice.NestedField(1, "_row_id", ice.LongType(), required=False))
+    )
     reserved.commit([reserved.data(pa.table({"_row_id": pa.array([1], pa.int64())}))])
     with pytest.raises(InvalidInputError, match="_row_id"):
         vectorlake_iceberg.import_table(reserved.metadata, lake, "t")

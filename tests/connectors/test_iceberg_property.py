@@ -35,7 +35,9 @@ def _rows(source: IcebergTable, keys: list[int], salt: int) -> pa.Table:
             continue
         values = [None if (key + salt) % 5 == 0 else (key * 7 + salt) % 100 for key in keys]
         text = pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
-        columns.append(pa.array([None if v is None else f"v{v}" for v in values] if text else values, field.type))
+        columns.append(
+            pa.array([None if v is None else f"v{v}" for v in values] if text else values, field.type)
+        )
     return pa.table(columns, schema=schema)
 
 
@@ -98,7 +100,9 @@ class History:
 
 OPERATIONS = [name for name in vars(History) if not name.startswith("_")]
 steps = st.lists(
-    st.tuples(st.sampled_from([*OPERATIONS, "append", "delete", "sync", "sync", "sync"]), st.integers(0, 6)), min_size=3, max_size=10
+    st.tuples(st.sampled_from([*OPERATIONS, "append", "delete", "sync", "sync", "sync"]), st.integers(0, 6)),
+    min_size=3,
+    max_size=10,
 )
 
 
@@ -164,7 +168,10 @@ def _own(table: vl.Table) -> dict[int, tuple[str, str | None]]:
     rows = table.scan(with_row_id=True).to_arrow().to_pylist()
     found = {row.pop("_row_id"): row for row in rows}
     assert len(found) == len(rows)
-    return {row_id: (repr({k: v for k, v in row.items() if k != "own"}), row["own"]) for row_id, row in found.items()}
+    return {
+        row_id: (repr({k: v for k, v in row.items() if k != "own"}), row["own"])
+        for row_id, row in found.items()
+    }
 
 
 # --- matching rows -------------------------------------------------------------------------------------------------

@@ -19,14 +19,17 @@ import vectorlake as vl
 from vectorlake.errors import CorruptDataError, InvalidInputError, NotFoundError
 
 SCHEMA = Schema(
-    ice.NestedField(1, "id", ice.LongType(), required=True), ice.NestedField(2, "name", ice.StringType(), required=False)
+    ice.NestedField(1, "id", ice.LongType(), required=True),
+    ice.NestedField(2, "name", ice.StringType(), required=False),
 )
 KEYED = Schema(*SCHEMA.fields, identifier_field_ids=[1])
 
 
 def items(*ids: int, name: str = "n") -> pa.Table:
     fields = [pa.field("id", pa.int64(), nullable=False), pa.field("name", pa.string())]
-    return pa.table([pa.array(ids, pa.int64()), pa.array([f"{name}{i}" for i in ids])], schema=pa.schema(fields))
+    return pa.table(
+        [pa.array(ids, pa.int64()), pa.array([f"{name}{i}" for i in ids])], schema=pa.schema(fields)
+    )
 
 
 @pytest.fixture
@@ -46,7 +49,9 @@ def same(table: vl.Table, source: IcebergTable | HandMade) -> None:
 
 def embed(table: vl.Table) -> None:
     """An own vector and an own scalar, both computed from the row's id."""
-    table.add_column("vec", lambda b: [[float(i.as_py()), 1.0] for i in b["id"]], type=vl.vector(2), inputs=["id"])
+    table.add_column(
+        "vec", lambda b: [[float(i.as_py()), 1.0] for i in b["id"]], type=vl.vector(2), inputs=["id"]
+    )
     table.add_column("label", "id * 10")
 
 
@@ -82,7 +87,9 @@ def test_appends_and_no_change(lake: vl.Lake, source: IcebergTable, tmp_path: Pa
     assert table.verify() == []
 
 
-def test_a_delete_in_the_source_rewrites_files_and_own_columns_survive(lake: vl.Lake, source: IcebergTable) -> None:
+def test_a_delete_in_the_source_rewrites_files_and_own_columns_survive(
+    lake: vl.Lake, source: IcebergTable
+) -> None:
     source.append(items(*range(10)))
     source.append(items(*range(10, 20)))
     table = vectorlake_iceberg.import_table(source, lake, "items")
@@ -92,12 +99,18 @@ def test_a_delete_in_the_source_rewrites_files_and_own_columns_survive(lake: vl.
     snapshot = vectorlake_iceberg.sync(table, source)
     same(table, source)
     assert own(table) == {i: row for i, row in before.items() if i not in (3, 12)}
-    assert (snapshot.summary["kept_rows"], snapshot.summary["deleted_rows"], snapshot.summary["added_rows"]) == (18, 2, 0)
+    assert (
+        snapshot.summary["kept_rows"],
+        snapshot.summary["deleted_rows"],
+        snapshot.summary["added_rows"],
+    ) == (18, 2, 0)
     assert table.take([before[13][0]], columns=["id"])["id"].to_pylist() == [13]
     with pytest.raises(NotFoundError):
         table.take([before[12][0]])
     # Values that were only moved keep the version at which they were written; nothing in these files is newer.
-    assert set(table.scan(columns=["_last_updated_version"]).to_arrow()["_last_updated_version"].to_pylist()) == {3}
+    assert set(
+        table.scan(columns=["_last_updated_version"]).to_arrow()["_last_updated_version"].to_pylist()
+    ) == {3}
     assert table.verify() == []
 
 
@@ -113,7 +126,9 @@ def test_overwrite_with_some_of_the_same_rows(lake: vl.Lake, source: IcebergTabl
     assert (after[1], after[3]) == (before[1], before[3])
     assert after[9][0] not in {row[0] for row in before.values()}
     assert after[9][1:] == (None, None)
-    versions = table.scan(columns=["id", "_last_updated_version"]).to_arrow()["_last_updated_version"].to_pylist()
+    versions = (
+        table.scan(columns=["id", "_last_updated_version"]).to_arrow()["_last_updated_version"].to_pylist()
+    )
     assert set(versions) == {4}
 
 
@@ -125,7 +140,11 @@ def test_duplicates_are_matched_as_a_multiset(lake: vl.Lake, source: IcebergTabl
     source.overwrite(pa.concat_tables([items(7, 8), items(7)]))
     vectorlake_iceberg.sync(table, source)
     found = table.scan(columns=["id", "label"], with_row_id=True).to_arrow().to_pylist()
-    assert sorted((row["id"], row["_row_id"], row["label"]) for row in found) == [(7, 0, 0), (7, 1, 10), (8, 3, 30)]
+    assert sorted((row["id"], row["_row_id"], row["label"]) for row in found) == [
+        (7, 0, 0),
+        (7, 1, 10),
+        (8, 3, 30),
+    ]
 
 
 def test_compaction_keeps_rows_and_deletes_made_here(tmp_path: Path, lake: vl.Lake) -> None:
@@ -145,7 +164,9 @@ def test_compaction_keeps_rows_and_deletes_made_here(tmp_path: Path, lake: vl.La
     assert (snapshot.summary["added_rows"], snapshot.summary["deleted_rows"]) == (0, 0)
     assert snapshot.num_fragments == 1
     assert {file.format for fragment in table.fragments() for file in fragment.files} >= {"parquet", "lance"}
-    assert set(table.scan(columns=["_last_updated_version"]).to_arrow()["_last_updated_version"].to_pylist()) == {3}
+    assert set(
+        table.scan(columns=["_last_updated_version"]).to_arrow()["_last_updated_version"].to_pylist()
+    ) == {3}
     # Once more: row ids are explicit now, and still carried over.
     again = source.data(items(*range(1, 14)))
     source.commit([again, source.data(items(99))], remove=[compacted], operation="overwrite")
@@ -177,9 +198,17 @@ def test_identifier_fields_tell_updated_rows(tmp_path: Path, lake: vl.Lake) -> N
     for table in (clearing, keeping):
         embed(table)
     before = own(clearing)
-    source.commit([source.data(pa.concat_tables([items(3), items(2, name="new"), items(4)]))], remove=[old], operation="overwrite")
+    source.commit(
+        [source.data(pa.concat_tables([items(3), items(2, name="new"), items(4)]))],
+        remove=[old],
+        operation="overwrite",
+    )
     snapshot = vectorlake_iceberg.sync(clearing)
-    assert (snapshot.summary["kept_rows"], snapshot.summary["updated_rows"], snapshot.summary["deleted_rows"]) == (2, 1, 1)
+    assert (
+        snapshot.summary["kept_rows"],
+        snapshot.summary["updated_rows"],
+        snapshot.summary["deleted_rows"],
+    ) == (2, 1, 1)
     after = own(clearing)
     assert after[3] == before[3]
     assert after[2] == (before[2][0], None, None)
@@ -242,14 +271,18 @@ def test_schema_changes_follow_and_own_columns_stay_last(lake: vl.Lake, source: 
     embed(table)
     before = own(table)
     with source.update_schema() as update:
-        update.rename_column("name", "title").add_column("price", ice.DoubleType()).add_column("n", ice.IntegerType())
+        update.rename_column("name", "title").add_column("price", ice.DoubleType()).add_column(
+            "n", ice.IntegerType()
+        )
     snapshot = vectorlake_iceberg.sync(table, source)
     assert snapshot.schema.names == ["id", "title", "price", "n", "vec", "label"]
     with source.update_schema() as update:
         update.move_first("price").update_column("n", ice.LongType()).delete_column("title")
     price = pa.table(
         {"price": [1.5], "id": pa.array([3], pa.int64()), "n": [2**40]},
-        schema=pa.schema([("price", pa.float64()), pa.field("id", pa.int64(), nullable=False), ("n", pa.int64())]),
+        schema=pa.schema(
+            [("price", pa.float64()), pa.field("id", pa.int64(), nullable=False), ("n", pa.int64())]
+        ),
     )
     source.append(price)
     vectorlake_iceberg.sync(table, source)
@@ -315,7 +348,9 @@ def test_partition_evolution(lake: vl.Lake, tmp_path: Path) -> None:
     vectorlake_iceberg.sync(table, source)
     same(table, source)
     assert table.count("day = DATE '2024-01-02'") == source.scan("day == '2024-01-02'").to_arrow().num_rows
-    assert {i: row for i, row in own(table).items() if i in before} == {i: row for i, row in before.items() if i != 0}
+    assert {i: row for i, row in own(table).items() if i in before} == {
+        i: row for i, row in before.items() if i != 0
+    }
 
 
 def test_rollback_of_the_source(lake: vl.Lake, source: IcebergTable) -> None:
@@ -349,7 +384,9 @@ def test_another_table_is_refused(tmp_path: Path, lake: vl.Lake, source: Iceberg
         vectorlake_iceberg.sync(lake.create_table("own", {"id": [1]}), again)
 
 
-def test_a_source_that_can_not_be_found_is_asked_for(lake: vl.Lake, source: IcebergTable, tmp_path: Path) -> None:
+def test_a_source_that_can_not_be_found_is_asked_for(
+    lake: vl.Lake, source: IcebergTable, tmp_path: Path
+) -> None:
     source.append(items(1))
     table = vectorlake_iceberg.import_table(source, lake, "items")
     (tmp_path / "source" / "warehouse" / "ns" / "items" / "metadata").rename(tmp_path / "elsewhere")
@@ -365,7 +402,9 @@ def test_catalogs_that_pyiceberg_knows_are_asked(
     source.append(items(2))
     # A metadata file that never was committed: only the catalog knows.
     newest = Path(source.metadata_location.removeprefix("file://"))
-    newest.with_name("00009-left-behind.metadata.json").write_bytes(newest.read_bytes().replace(b'"ns.items"', b'""'))
+    newest.with_name("00009-left-behind.metadata.json").write_bytes(
+        newest.read_bytes().replace(b'"ns.items"', b'""')
+    )
     monkeypatch.setenv("PYICEBERG_CATALOG__TEST__TYPE", "sql")
     monkeypatch.setenv("PYICEBERG_CATALOG__TEST__URI", f"sqlite:///{tmp_path}/source/catalog.db")
     vectorlake_iceberg.sync(table)
@@ -417,7 +456,9 @@ def test_expired_snapshots_of_the_source(tmp_path: Path, lake: vl.Lake) -> None:
     assert own(table)[3][1:] == (None, None)
 
 
-def test_own_rows_and_own_writes_in_between_are_kept(tmp_path: Path, lake: vl.Lake, source: IcebergTable) -> None:
+def test_own_rows_and_own_writes_in_between_are_kept(
+    tmp_path: Path, lake: vl.Lake, source: IcebergTable
+) -> None:
     source.append(items(*range(6)))
     table = vectorlake_iceberg.import_table(source, lake, "items")
     embed(table)
