@@ -174,6 +174,11 @@ def test_bad_lake_input_is_refused_and_nothing_is_written(case: str, lake: vl.La
     assert lake.tables() == ["ns.items"]
 
 
+def reopened(lake: vl.Lake) -> vl.Table:
+    """As another process sees it, with nothing remembered."""
+    return vl.connect(lake.uri).table("ns.items")
+
+
 def damage(path: Path, *, flip: int | None = None, cut: int | None = None) -> None:
     data = bytearray(path.read_bytes())
     if flip is not None:
@@ -193,8 +198,8 @@ def test_damaged_manifest_is_named(lake: vl.Lake, table: vl.Table, how: dict[str
     manifest = only(table, "metadata/m-*.arrow")
     damage(manifest, **how)
     with pytest.raises(vl.CorruptDataError, match=manifest.name):
-        lake.table("ns.items").to_arrow()
-    assert [finding.path for finding in lake.table("ns.items").verify()] == [f"metadata/{manifest.name}"]
+        reopened(lake).to_arrow()
+    assert [finding.path for finding in reopened(lake).verify()] == [f"metadata/{manifest.name}"]
 
 
 @pytest.mark.parametrize("suffix", ["data/*.lance", "data/*.parquet"])
@@ -205,17 +210,17 @@ def test_truncated_removed_and_flipped_data_files_are_named(
     whole = path.read_bytes()
     damage(path, cut=len(whole) - 10)
     with pytest.raises(vl.CorruptDataError, match=path.name):
-        lake.table("ns.items").to_arrow()
-    assert [finding.path for finding in lake.table("ns.items").verify()] == [f"data/{path.name}"]
+        reopened(lake).to_arrow()
+    assert [finding.path for finding in reopened(lake).verify()] == [f"data/{path.name}"]
     path.write_bytes(whole)
     damage(path, flip=len(whole) // 2)
-    assert [finding.path for finding in lake.table("ns.items").verify()] == [f"data/{path.name}"]
+    assert [finding.path for finding in reopened(lake).verify()] == [f"data/{path.name}"]
     path.unlink()
     with pytest.raises(vl.CorruptDataError, match=path.name):
-        lake.table("ns.items").to_arrow()
-    assert [finding.path for finding in lake.table("ns.items").verify()] == [f"data/{path.name}"]
+        reopened(lake).to_arrow()
+    assert [finding.path for finding in reopened(lake).verify()] == [f"data/{path.name}"]
     path.write_bytes(whole)
-    assert lake.table("ns.items").verify() == []
+    assert reopened(lake).verify() == []
 
 
 def test_missing_manifest_and_damaged_deletes_are_named(lake: vl.Lake, table: vl.Table) -> None:
@@ -223,15 +228,15 @@ def test_missing_manifest_and_damaged_deletes_are_named(lake: vl.Lake, table: vl
     deletes = only(table, "deletes/*.dv")
     damage(deletes, flip=3)
     with pytest.raises(vl.CorruptDataError, match=deletes.name):
-        lake.table("ns.items").to_arrow()
+        reopened(lake).to_arrow()
     assert [finding.path for finding in table.verify()] == [f"deletes/{deletes.name}"]
     deletes.unlink()
     with pytest.raises(vl.CorruptDataError, match=deletes.name):
-        lake.table("ns.items").to_arrow()
+        reopened(lake).to_arrow()
     for manifest in Path(deletes.parent.parent, "metadata").glob("m-*.arrow"):
         manifest.unlink()
     with pytest.raises(vl.CorruptDataError, match=r"m-\w+.arrow is missing"):
-        lake.table("ns.items").to_arrow()
+        reopened(lake).to_arrow()
 
 
 def test_a_lying_hint_costs_nothing_but_time(lake: vl.Lake, table: vl.Table) -> None:

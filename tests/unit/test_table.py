@@ -497,4 +497,4 @@ def test_a_computed_non_null_column_and_rows_added_meanwhile(lake: vl.Lake) -> N
         table.add_column("b", slow, type=pa.int64(), nullable=False)
     assert table.refresh().schema.names[-1] == "a"
     table.add_column("b", slow, type=pa.int64(), nullable=False, default=-1)
-    assert sorted(table.to_arrow()["b"].to_pylist()) == [-1, 0, 0, 1, 2]
+    assert sorted(table.to_arrow()["b"].to_pylist()) == [-1, -1, 0, 0, 1, 2]

@@ -146,6 +146,16 @@ class TableLog:
             if ref.path in self._manifests:
                 self._manifests.move_to_end(ref.path)
                 return self._manifests[ref.path]
+        manifest = self.read_manifest(ref)
+        self._keep(ref.path, manifest)
+        return manifest
+
+    def read_manifest(self, ref: ManifestRef) -> Manifest:
+        """A manifest from the store, whatever is in memory; checked against its checksum.
+
+        Raises:
+            CorruptDataError: it is missing or damaged; names it.
+        """
         where = f"{self.store.uri}/{ref.path}"
         try:
             data = self.store.get(ref.path)
@@ -153,9 +163,7 @@ class TableLog:
             raise CorruptDataError(
                 f"{where} is missing, though a snapshot names it; restore it or open another version"
             ) from e
-        manifest = decode_manifest(data, ref, where)
-        self._keep(ref.path, manifest)
-        return manifest
+        return decode_manifest(data, ref, where)
 
     def _keep(self, path: str, manifest: Manifest) -> None:
         with self._lock:

@@ -28,7 +28,7 @@ def verify(view: View, *, progress: Callable[[str], None] | None = None) -> Iter
     seen: set[str] = set()
     for ref in view.snapshot.manifests:
         try:
-            manifest = view.log.manifest(ref)
+            manifest = view.log.read_manifest(ref)
         except CorruptDataError as e:
             yield Finding(ref.path, str(e))
             continue
