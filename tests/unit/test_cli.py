@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typer.testing import CliRunner, Result
 
 import vectorlake as vl
 from vectorlake.cli.app import app
+from vectorlake.cli.failure import ExitCode
 
 ROWS = 40
 Run = Callable[..., Result]
@@ -398,3 +401,31 @@ def test_import_and_sync(run: Run, tmp_path: Path) -> None:
     assert "synced ns.b" in run("sync", lake, "ns.b", "--source", "docs.docstrings", *catalog).stdout
     vl.connect(lake).create_table("ns.own", {"id": [1]})
     run("sync", lake, "ns.own", code=2)
+
+
+# --- the documentation ---
+
+
+def test_the_commands_of_the_documentation_run(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every `vectorlake` line of docs/cli.md works, in order; the page's table of exit codes is complete."""
+    pytest.importorskip("vectorlake_duckdb")
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    ran = 0
+    for language, text in blocks:
+        if text.startswith("# not run: "):
+            continue
+        if language == "python":
+            exec(text, {})
+            continue
+        for line in text.splitlines():
+            run(*shlex.split(line)[1:])
+            ran += 1
+    assert ran > 20
+    codes = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
+    assert codes == {int(code) for code in ExitCode}
+    commands = {command.name for command in app.registered_commands} | {"tag"}
+    assert {name for name in commands if f"vectorlake {name}" not in page} == set()
