@@ -11,7 +11,7 @@ import pyarrow as pa
 from vectorlake.errors import InvalidInputError, UnsupportedError
 from vectorlake.schema import blob, did_you_mean, geo, multivector, scalar_to_arrow, text, vector
 
-_CALL: Final = re.compile(r"([a-z_0-9]+)\s*\((.*)\)", re.DOTALL)
+_CALL: Final = re.compile(r"([a-z_0-9]+)\s*\((.*)\)", re.DOTALL | re.IGNORECASE)
 _ALIASES: Final[Mapping[str, str]] = {
     "str": "string", "varchar": "string", "bytes": "binary", "boolean": "bool",
     "tinyint": "int8", "smallint": "int16", "int": "int32", "integer": "int32", "bigint": "int64",
