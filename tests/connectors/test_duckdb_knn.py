@@ -80,12 +80,12 @@ def test_answers_are_those_of_the_table_bit_for_bit(
         asked, k=13, metric=metric, filter="price > 0.2", columns=["id", "name"]
     )
     options = f"metric := '{metric}', filter := 'price > 0.2'"
-    joined = con.execute(
+    joined = con.sql(
         f"SELECT qid AS query, rank, row_id, distance, id, name FROM knn_join('asked', 'ns.{name}', 13, {options})"
     ).to_arrow_table()
     assert joined.to_pydict() == expected.to_pydict()
     for index, vector in enumerate(asked):
-        one = con.execute(
+        one = con.sql(
             f"SELECT rank, row_id, distance, id, name FROM knn('ns.{name}', {as_sql(vector)}, 13, {options})"
         ).to_arrow_table()
         mine = expected.filter(pa.compute.equal(expected["query"], index)).drop_columns(["query"])
@@ -109,7 +109,7 @@ def test_vectors_of_any_number_type(
     con: duckdb.DuckDBPyConnection, lake: vl.Lake, vector: str, value: list[float]
 ) -> None:
     expected = lake.table("ns.f64").knn(value, k=4).select(COLUMNS)
-    found = con.execute(f"SELECT rank, row_id, distance FROM knn('ns.f64', {vector}, 4)").to_arrow_table()
+    found = con.sql(f"SELECT rank, row_id, distance FROM knn('ns.f64', {vector}, 4)").to_arrow_table()
     assert found.to_pydict() == expected.to_pydict()
 
 
@@ -183,9 +183,9 @@ def test_a_versions_neighbours(con: duckdb.DuckDBPyConnection, lake: vl.Lake) ->
 def test_columns_of_the_answer(con: duckdb.DuckDBPyConnection, lake: vl.Lake) -> None:
     asked = queries()
     register(con, asked)
-    one = con.execute(f"SELECT * FROM knn('ns.f32', {as_sql(asked[0])}, 2)").to_arrow_table()
+    one = con.sql(f"SELECT * FROM knn('ns.f32', {as_sql(asked[0])}, 2)").to_arrow_table()
     assert one.column_names == ["rank", "row_id", "distance", "id", "name", "price"]
-    many = con.execute("SELECT * FROM knn_join('asked', 'ns.f32', 2)").to_arrow_table()
+    many = con.sql("SELECT * FROM knn_join('asked', 'ns.f32', 2)").to_arrow_table()
     assert many.column_names == ["qid", "vec", "rank", "row_id", "distance", "id", "name", "price"]
     assert [str(kind) for kind in one.schema.types[:3]] == ["int32", "int64", "double"]
     itself = con.execute(
@@ -198,7 +198,7 @@ def test_columns_called_like_ours(con: duckdb.DuckDBPyConnection, lake: vl.Lake)
     lake.create_table(
         "ns.odd", {"rank": [7], "distance": ["far"], "row_id": [9], "vec": np.array([[1, 2]], "f4")}
     )
-    found = con.execute("SELECT * FROM knn('ns.odd', [1, 2], 1)").to_arrow_table().to_pylist()
+    found = con.sql("SELECT * FROM knn('ns.odd', [1, 2], 1)").to_arrow_table().to_pylist()
     lake.drop_table("ns.odd")
     assert found == [
         {"rank": 0, "row_id": 0, "distance": 0.0, "rank_1": 7, "distance_1": "far", "row_id_1": 9}
@@ -271,11 +271,11 @@ def test_many_queries_go_to_one_search(con: duckdb.DuckDBPyConnection, lake: vl.
     asked = queries(6000, seed=3)
     register(con, asked)
     expected = lake.table("ns.f32").knn(asked, k=2)
-    joined = con.execute(
+    joined = con.sql(
         "SELECT qid AS query, rank, row_id, distance FROM knn_join('asked', 'ns.f32', 2)"
     ).to_arrow_table()
     assert joined.to_pydict() == expected.to_pydict()
-    lateral = con.execute(
+    lateral = con.sql(
         "SELECT qid AS query, n.rank, n.row_id, n.distance FROM asked q, LATERAL (SELECT * FROM knn('ns.f32', q.vec, 2)) n "
         "ORDER BY qid, n.rank"
     ).to_arrow_table()

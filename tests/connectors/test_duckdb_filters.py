@@ -1,0 +1,206 @@
+"""A filter over a lake's table finds what DuckDB finds in a table of its own: NaN, NULL and -0.0 included."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import hypothesis.strategies as st
+import pyarrow as pa
+import pytest
+import vectorlake_duckdb
+from hypothesis import HealthCheck, given, settings
+
+import vectorlake as vl
+
+duckdb = pytest.importorskip("duckdb")
+
+NAN, INF = math.nan, math.inf
+DAY = dt.date(2024, 2, 29)
+NOON = dt.datetime(2024, 2, 29, 12, 0, 0, 500_000)
+
+VALUES: dict[str, tuple[pa.DataType, list[Any]]] = {
+    "i": (pa.int64(), [-3, 0, 1, 2, 7, None, 2**62]),
+    "t": (pa.int8(), [-128, 0, 1, 127, None]),
+    "u": (pa.uint64(), [0, 5, 2**64 - 1, None]),
+    "f": (pa.float64(), [-1.5, -0.0, 0.0, 2.5, 4.0, NAN, INF, -INF, None]),
+    "g": (pa.float32(), [0.1, -0.0, 4.0, NAN, -INF, None]),
+    "h": (pa.float16(), [0.5, -0.0, 4.0, NAN, INF, None]),
+    "s": (pa.string(), ["", "a", "ab", "b", "Z", "é", None]),
+    "b": (pa.bool_(), [True, False, None]),
+    "d": (pa.date32(), [DAY, dt.date(1969, 7, 20), dt.date(2024, 3, 1), None]),
+    "m": (pa.timestamp("ms"), [NOON, dt.datetime(1969, 7, 20), dt.datetime(2024, 3, 1), None]),
+    "n": (pa.timestamp("us"), [NOON, NOON + dt.timedelta(microseconds=1), None]),
+    "z": (
+        pa.timestamp("us", "UTC"),
+        [NOON.replace(tzinfo=dt.UTC), dt.datetime(2024, 3, 1, tzinfo=dt.UTC), None],
+    ),
+    "x": (pa.decimal128(10, 2), [Decimal("1.25"), Decimal("-7.00"), Decimal("0.00"), None]),
+    "k": (pa.binary(), [b"", b"a", b"\xff\x00", None]),
+    "st": (
+        pa.struct([("a", pa.int32()), ("f", pa.float64()), ("in", pa.struct([("w", pa.string())]))]),
+        [
+            {"a": 1, "f": 2.5, "in": {"w": "a"}},
+            {"a": None, "f": NAN, "in": None},
+            {"a": 3, "f": None, "in": {"w": None}},
+            None,
+        ],
+    ),
+}
+
+LITERALS = {
+    "i": ["0", "1", "2", "7", "4611686018427387904", "1.5"],
+    "t": ["0", "127", "-128", "300", "1.5"],
+    "u": ["0", "5", "18446744073709551615", "-1"],
+    "f": ["0", "-0.0::DOUBLE", "2.5", "4", "'nan'::DOUBLE", "'inf'::DOUBLE", "'-inf'::DOUBLE", "0.1::FLOAT"],
+    "g": ["0", "0.1", "0.1::FLOAT", "4", "'nan'::FLOAT", "'-inf'::FLOAT"],
+    "h": ["0", "0.5::FLOAT", "4", "'nan'::FLOAT"],
+    "s": ["''", "'a'", "'ab'", "'é'", "'zz'"],
+    "b": ["true", "false"],
+    "d": ["DATE '2024-02-29'", "DATE '1969-07-20'", "TIMESTAMP '2024-02-29 12:00:00'"],
+    "m": ["TIMESTAMP '2024-02-29 12:00:00.5'", "TIMESTAMP '2024-02-29 12:00:00.5001'", "DATE '2024-03-01'"],
+    "n": ["TIMESTAMP '2024-02-29 12:00:00.5'", "TIMESTAMP '2024-02-29 12:00:00.500001'", "DATE '2024-02-29'"],
+    "z": ["TIMESTAMPTZ '2024-02-29 12:00:00.5+00'", "TIMESTAMPTZ '2024-03-01 01:00:00+01'"],
+    "x": ["0", "1.25", "1.255", "-7"],
+    "k": ["''::BLOB", "'a'::BLOB", "'\\xFF\\x00'::BLOB"],
+    "st.a": ["1", "3", "9"],
+    "st.f": ["2.5", "'nan'::DOUBLE", "9"],
+    "st['in'].w": ["'a'", "'q'"],
+}
+
+
+def rows() -> pa.Table:
+    """Every value of every column with others beside it, in no particular order."""
+    count = 96
+    columns = {
+        name: pa.array([values[(i * step + i // 7) % len(values)] for i in range(count)], kind)
+        for step, (name, (kind, values)) in enumerate(VALUES.items(), start=1)
+    }
+    return pa.table({"id": range(count), **columns})
+
+
+@pytest.fixture(scope="module")
+def con(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
+    lake = vl.connect(tmp_path_factory.mktemp("lake"))
+    data = rows()
+    table = lake.create_table("ns.items", data.slice(0, 30))
+    for start, stop in ((30, 31), (31, 70), (70, 96)):
+        table.append(data.slice(start, stop - start))
+    table.delete("id = 40")
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        vectorlake_duckdb.attach(connection, lake)
+        native = data.set_column(data.schema.get_field_index("h"), "h", data["h"].cast(pa.float32()))
+        connection.register("arrow_rows", native)
+        connection.execute("CREATE TABLE native AS SELECT * FROM arrow_rows WHERE id <> 40")
+        connection.unregister("arrow_rows")
+        yield connection
+
+
+def ids(
+    con: duckdb.DuckDBPyConnection, table: str, condition: str, parameters: list[Any] | None = None
+) -> list[int]:
+    found = con.execute(f"SELECT id FROM {table} WHERE {condition} ORDER BY id", parameters).fetchall()
+    return [row for (row,) in found]
+
+
+COMPARISONS = ["=", "<>", "<", "<=", ">", ">=", "IS DISTINCT FROM", "IS NOT DISTINCT FROM"]
+
+
+@pytest.mark.parametrize("column", list(LITERALS))
+def test_each_comparison_with_each_literal(con: duckdb.DuckDBPyConnection, column: str) -> None:
+    for literal in LITERALS[column]:
+        for comparison in COMPARISONS:
+            for condition in (f"{column} {comparison} {literal}", f"NOT ({column} {comparison} {literal})"):
+                assert ids(con, "lake.ns.items", condition) == ids(con, "native", condition), condition
+
+
+@pytest.mark.parametrize("column", list(LITERALS))
+def test_each_membership_range_and_null(con: duckdb.DuckDBPyConnection, column: str) -> None:
+    literals = LITERALS[column]
+    low, high = literals[0], literals[-1]
+    for condition in (
+        f"{column} IN ({', '.join(literals)})",
+        f"{column} NOT IN ({', '.join(literals[:2])})",
+        f"{column} IN ({literals[0]}, NULL)",
+        f"{column} NOT IN ({literals[0]}, NULL)",
+        f"{column} BETWEEN {low} AND {high}",
+        f"{column} NOT BETWEEN {low} AND {high}",
+        f"{column} IS NULL",
+        f"{column} IS NOT NULL",
+        f"NOT ({column} IS NULL OR {column} = {low})",
+        f"coalesce({column} = {low}, true)",
+        f"({column} = {low}) IS NOT TRUE",
+    ):
+        assert ids(con, "lake.ns.items", condition) == ids(con, "native", condition), condition
+
+
+def conditions() -> st.SearchStrategy[str]:
+    def atom(column: str) -> st.SearchStrategy[str]:
+        literal = st.sampled_from(LITERALS[column])
+        compared = st.builds(
+            lambda op, value: f"{column} {op} {value}", st.sampled_from(COMPARISONS), literal
+        )
+        member = st.builds(
+            lambda no, values: f"{column} {no}IN ({', '.join(values)})",
+            st.sampled_from(["", "NOT "]),
+            st.lists(literal, min_size=1, max_size=4),
+        )
+        ranged = st.builds(lambda a, b: f"{column} BETWEEN {a} AND {b}", literal, literal)
+        null = st.sampled_from([f"{column} IS NULL", f"{column} IS NOT NULL"])
+        return st.one_of(compared, member, ranged, null)
+
+    atoms = st.sampled_from(list(LITERALS)).flatmap(atom)
+    return st.recursive(
+        atoms,
+        lambda inner: st.one_of(
+            st.builds(lambda a, b: f"({a} AND {b})", inner, inner),
+            st.builds(lambda a, b: f"({a} OR {b})", inner, inner),
+            st.builds(lambda a: f"NOT ({a})", inner),
+        ),
+        max_leaves=6,
+    )
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(condition=conditions())
+def test_any_filter_finds_what_a_native_table_does(con: duckdb.DuckDBPyConnection, condition: str) -> None:
+    assert ids(con, "lake.ns.items", condition) == ids(con, "native", condition)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_bound_parameters(con: duckdb.DuckDBPyConnection, data: st.DataObject) -> None:
+    column = data.draw(st.sampled_from([name for name in VALUES if name != "st"]))
+    comparison = data.draw(st.sampled_from(COMPARISONS))
+    value = data.draw(st.sampled_from(VALUES[column][1]))
+    condition = f"{column} {comparison} $1"
+    assert ids(con, "lake.ns.items", condition, [value]) == ids(con, "native", condition, [value])
+
+
+@pytest.mark.parametrize(
+    "condition", ["f > 3", "f >= 4.0", "f <> 4", "NOT (f IN (4, 2.5))", "g > 0", "st.f >= 2"]
+)
+def test_nan_is_pushed_and_found(con: duckdb.DuckDBPyConnection, condition: str) -> None:
+    plan = con.execute(f"EXPLAIN SELECT id FROM lake.ns.items WHERE {condition}").fetchall()[0][1]
+    assert "Filter ─" not in plan  # no filter above the scan: it takes them all
+    found = ids(con, "lake.ns.items", condition)
+    assert found == ids(con, "native", condition)
+    column = "st.f" if "st.f" in condition else condition.replace("NOT (", "")[0]
+    assert set(ids(con, "native", f"isnan({column})")) <= set(found)
+
+
+def test_conditions_that_stay_with_duckdb(con: duckdb.DuckDBPyConnection) -> None:
+    for condition in (
+        "s LIKE 'a%'",
+        "starts_with(s, 'a')",
+        "i + 1 > 2",
+        "f = 'nan'",
+        "length(s) = 1",
+        "i % 2 = 1",
+        "h > 1",
+    ):
+        assert ids(con, "lake.ns.items", condition) == ids(con, "native", condition), condition
