@@ -222,6 +222,11 @@ def test_query(run: Run, lake: Path) -> None:
     assert "1000" in run("query", lake, sql).stdout
     assert len(lines(run("query", lake, "SELECT id FROM lake.ns.items", "--limit", 3, "--json"))) == 3
     assert "Binder" in run("query", lake, "SELECT nothing FROM lake.ns.items", code=2).stderr
+    short = run("query", lake, "SELECT * FROM knn('ns.items', [1, 2]::FLOAT[])", code=2).stderr
+    assert short.startswith("error: the queries have dimension 2")
+    lost = run("query", lake, "SELECT * FROM knn('ns.itms', [1, 2]::FLOAT[])", code=3).stderr
+    assert "did you mean 'ns.items'" in lost
+    assert "convert" in run("query", lake, "SELECT name::INT FROM lake.ns.items", code=2).stderr
 
 
 def test_verify(run: Run, lake: Path) -> None:

@@ -125,7 +125,7 @@ def table(
     session.out.print(grid)
     if len(widths) < len(names):
         rest = ", ".join(names[len(widths) :])
-        session.note(f"no room for {rest}; --columns chooses, --json shows all")
+        session.note(f"no room for {rest}: ask for fewer columns, or with --json for all")
 
 
 def allot(wanted: Sequence[int], least: Sequence[int], room: int) -> list[int]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 
-from vectorlake.errors import InvalidInputError
+from vectorlake import errors
+from vectorlake.errors import InvalidInputError, VectorlakeError
+
+_PASSED_ON: Final = re.compile(r"Python exception occurred[^:]*: (\w+): (.*)", re.DOTALL)
 
 
 def batches(con: Any, sql: str, limit: int | None) -> Iterator[pa.RecordBatch] | None:
@@ -26,7 +30,7 @@ def batches(con: Any, sql: str, limit: int | None) -> Iterator[pa.RecordBatch] |
             relation = relation.limit(limit)
         reader = relation.to_arrow_reader(2048)
     except duckdb.Error as e:
-        raise InvalidInputError(str(e)) from e
+        raise as_ours(str(e)) from e
     return _translated(reader)
 
 
@@ -34,4 +38,14 @@ def _translated(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
     try:
         yield from reader
     except (OSError, pa.ArrowException) as e:
-        raise InvalidInputError(f"DuckDB could not run the query: {e}") from e
+        raise as_ours(str(e)) from e
+
+
+def as_ours(message: str) -> VectorlakeError:
+    """An error of DuckDB's as one of ours: the one that it passes on from our functions, else wrong input."""
+    if (found := _PASSED_ON.search(message)) and isinstance(kind := getattr(errors, found[1], None), type):
+        # An outcome that is not known wants a commit id, which the text does not tell.
+        kind = errors.StorageError if kind is errors.OutcomeUnknownError else kind
+        if issubclass(kind, VectorlakeError):
+            return kind(found[2])
+    return InvalidInputError(f"DuckDB: {message}")
