@@ -217,11 +217,11 @@ def test_table_at_shows_a_version_as_it_was(con: duckdb.DuckDBPyConnection, lake
 
 def test_more_versions_than_macros_have_places_for(con: duckdb.DuckDBPyConnection, lake: vl.Lake) -> None:
     table = add_items(lake, 1)
-    for start in range(1, 40):
+    for start in range(1, 20):
         table.append(rows_from(start, 1))
     vectorlake_duckdb.attach(con, lake)
-    found = [all_of(con, f"SELECT count(*) FROM table_at('ns.items', {v})")[0][0] for v in range(1, 41)]
-    assert found == list(range(1, 41))
+    found = [all_of(con, f"SELECT count(*) FROM table_at('ns.items', {v})")[0][0] for v in range(1, 21)]
+    assert found == list(range(1, 21))
     assert all_of(con, "SELECT count(*) FROM table_at('ns.items', 2)") == [(2,)]
 
 
