@@ -84,7 +84,7 @@ class Field(msgspec.Struct, frozen=True):
     type: Type
     nullable: bool = True
     default: Any = None
-    logical: Logical | None = None
+    logical: str | None = None
     metadata: dict[str, str] = {}
     extra: dict[str, Any] = {}
 
@@ -261,7 +261,7 @@ def field_from_arrow(field: pa.Field, next_id: NextId) -> Field:
         name=field.name,
         type=type_from_arrow(arrow_type, next_id, field.name),
         nullable=field.nullable,
-        logical=logical if logical in ("text", "blob", "geo") else None,
+        logical=logical,
         metadata={
             key.decode(errors="replace"): value.decode(errors="replace")
             for key, value in metadata.items()

@@ -62,6 +62,7 @@ CASES: dict[str, tuple[Action, type[Exception], str]] = {
     "text for numbers": (lambda t: t.append({"id": [1], "price": ["cheap"]}), vl.InvalidInputError, "'price' is float64"),
     "float that is no integer": (lambda t: t.append({"id": [1.0, 2.5]}), vl.InvalidInputError, "'id'.*row 1.*2.5"),
     "integer out of range": (lambda t: t.append({"id": pa.array([2**63], pa.uint64())}), vl.InvalidInputError, "'id'.*row 0"),
+    "an integer beyond 64 bits": (lambda t: t.append({"id": [2**70]}), vl.InvalidInputError, "don't make a table"),
     "wrong dimension": (
         lambda t: t.append({"id": [1], "vec": np.zeros((1, 4), "f4")}), vl.InvalidInputError, r"vector\(3, f32\), the data has"),
     "ragged vectors": (

@@ -498,3 +498,59 @@ def test_a_computed_non_null_column_and_rows_added_meanwhile(lake: vl.Lake) -> N
     assert table.refresh().schema.names[-1] == "a"
     table.add_column("b", slow, type=pa.int64(), nullable=False, default=-1)
     assert sorted(table.to_arrow()["b"].to_pylist()) == [-1, -1, 0, 0, 1, 2]
+
+
+def test_bounds_follow_a_date_that_becomes_a_timestamp(lake: vl.Lake) -> None:
+    table = lake.create_table("t", {"d": [dt.date(2024, 1, 1), dt.date(2019, 5, 5)]})
+    for day in range(8):
+        table.append({"d": [dt.date(2021, 1, 1 + day)]})
+    table.alter_column("d", type=pa.timestamp("us"))
+    for hour in range(8):
+        table.append({"d": [dt.datetime(2022, 1, 1, hour)]})
+    assert table.count("d > TIMESTAMP '2020-01-01 00:00:00'") == 17
+    assert table.count("d >= TIMESTAMP '2022-01-01 03:00:00'") == 6
+    assert table.count("d < TIMESTAMP '2020-01-01 00:00:00'") == 1
+
+
+EXTREMES = [
+    (pa.timestamp("s"), [2**40, -(2**40), None]),
+    (pa.timestamp("ns"), [1, 2**62, None]),
+    (pa.time64("ns"), [1, 86_399_999_999_999, None]),
+    (pa.duration("s"), [2**50, -1, None]),
+    (pa.duration("ns"), [1, 2**62, None]),
+    (pa.date32(), [2**30, -(2**30), None]),
+    (pa.uint64(), [2**64 - 1, 0, None]),
+]
+
+
+@pytest.mark.parametrize(("kind", "values"), EXTREMES, ids=lambda v: str(v)[:20])
+def test_values_that_python_can_not_hold_are_stored_and_pruned_by(lake: vl.Lake, kind: pa.DataType, values: list[Any]) -> None:
+    storage = pa.int32() if kind == pa.date32() else pa.uint64() if kind == pa.uint64() else pa.int64()
+    data = pa.table({"x": pa.array(values, storage).cast(kind)})
+    table = lake.create_table("t", data)
+    table.append(data.slice(0, 1))
+    assert table.to_arrow().equals(pa.concat_tables([data, data.slice(0, 1)]))
+    assert table.count("x IS NOT NULL") == 3
+    found = table.scan(filter=pc.field("x") == pa.scalar(values[0], storage).cast(kind)).to_arrow()
+    assert found.num_rows == 2
+
+
+def test_an_append_that_meets_a_new_non_null_column_conflicts(lake: vl.Lake) -> None:
+    lake.create_table("t", sample(3))
+    late, other = lake.table("t"), lake.table("t")
+    other.add_column("required", "id + 1", nullable=False)
+    with pytest.raises(vl.ConflictError, match="'required'"):
+        late.append(sample(2))
+    late.refresh().append(sample(2).append_column("required", pa.array([1, 2])))
+    assert late.count("required IS NULL") == 0
+
+
+def test_children_are_named_as_declared_whatever_the_file_calls_them(lake: vl.Lake) -> None:
+    for kind in ("parquet", "lance", "vortex", "arrow"):
+        properties = {"write.scalar-format": kind, "write.vector-format": kind}
+        schema = pa.schema([("vec", vl.vector(2)), ("l", pa.list_(pa.field("thing", pa.int8())))])
+        table = lake.create_table(f"t_{kind}", schema, properties=properties)
+        table.append([{"vec": [1, 2], "l": [1]}])
+        found = table.to_arrow()
+        assert found["vec"].chunk(0).type.value_field.name == "item"
+        assert found["l"].chunk(0).type.value_field.name == "thing"

@@ -59,7 +59,8 @@ def search_products(
     group = facts.shape[0]
     total = terms.shape[1]
     thresholds = np.empty(group, np.float32)
-    factors = np.empty((group, 4), np.float32)
+    lines = np.empty((group, 3))
+    factors = np.empty((group, 5), np.float32)
     biases = np.empty(group, np.int32)
     rows = np.empty(room + RUN, np.int32)
     highs = np.empty(room + RUN, np.float32)
@@ -67,7 +68,7 @@ def search_products(
     spare = np.empty(room + RUN, np.float32)
     buffer = np.empty(dimension, np.float32)
     query = np.empty(dimension, np.float64)
-    begin(metric, facts, dimension, largest, heap_distances, thresholds, factors, biases)
+    begin(metric, facts, dimension, largest, heap_distances, lines, thresholds, factors, biases)
     for q in range(group):
         threshold = thresholds[q]
         count = 0
@@ -79,16 +80,15 @@ def search_products(
                 first,
                 end,
                 metric,
-                facts[q],
                 query,
                 query_address + q * query_stride,
                 query_code,
-                largest,
                 code,
                 address,
                 stride,
                 row_ids,
                 terms,
+                lines[q],
                 factors[q],
                 biases[q],
                 threshold,

@@ -61,7 +61,8 @@ def search_panels(
     group = facts.shape[0]
     total = terms.shape[1]
     thresholds = np.empty(group, np.float32)
-    factors = np.empty((group, 4), np.float32)
+    lines = np.empty((group, 3))
+    factors = np.empty((group, 5), np.float32)
     biases = np.empty(group, np.int32)
     rows = np.empty((group, room + RUN), np.int32)
     highs = np.empty((group, room + RUN), np.float32)
@@ -71,7 +72,7 @@ def search_panels(
     buffer = np.empty(dimension, np.float32)
     query = np.empty(dimension, np.float64)
     products = np.empty((TILE_QUERIES, RUN), np.int32)
-    begin(metric, facts, dimension, largest, heap_distances, thresholds, factors, biases)
+    begin(metric, facts, dimension, largest, heap_distances, lines, thresholds, factors, biases)
     for first in range(0, total, RUN):
         end = min(first + RUN, total)
         for tile in range(0, group, TILE_QUERIES):
@@ -90,16 +91,15 @@ def search_panels(
                     first,
                     end,
                     metric,
-                    facts[q],
                     query,
                     query_address + q * query_stride,
                     query_code,
-                    largest,
                     code,
                     address,
                     stride,
                     row_ids,
                     terms,
+                    lines[q],
                     factors[q],
                     biases[q],
                     thresholds[q],

@@ -28,7 +28,6 @@ from vectorlake.kernels.heap import offer
 from vectorlake.kernels.jit import inner
 from vectorlake.kernels.microkernel import (
     PANEL_ROWS,
-    prefetch,
     test_floats,
     test_integers,
     trailing_zeros,
@@ -49,6 +48,8 @@ from vectorlake.kernels.quantize import (
 
 RUN = 512
 """Rows whose products are looked at together: their codes stay in a core's cache for a group of queries."""
+
+assert RUN % PANEL_ROWS == 0
 
 _LEAST = np.float32(-3e38)
 _NONE = np.float32(-np.inf)
@@ -79,32 +80,54 @@ def _unit(facts: Any, largest: float) -> Any:
 
 
 @inner
-def _threshold(metric: int, facts: Any, dimension: int, largest: float, root: float) -> Any:
-    """The nearness below which no row is as near as distance `root`."""
-    if facts[KIND] == KIND_DEAD:
-        return _ALL
-    if facts[KIND] != KIND_BOUNDED or not root < np.inf:
-        return _LEAST
+def _line(metric: int, facts: Any, dimension: int, largest: float, line: Any) -> None:
+    """Write how a distance becomes a threshold (see `_threshold`): constant, slope, and slope of its magnitude."""
     tiny = (dimension + 64) * 2.0**-51
     unit = _unit(facts, largest)
+    slack = _slack(metric, facts, dimension, largest, unit)
     if metric == METRIC_DOT:
-        lost = tiny * (abs(root) + np.sqrt(facts[SQUARE]) * (largest + facts[SLACK]))
-        nearness = -root - facts[OFFSET] - lost
+        line[0] = -facts[OFFSET] / unit - slack
+        line[1] = 1.0 / unit
+    elif metric == METRIC_L2:
+        line[0] = 0.5 * facts[SQUARE] / unit - slack
+        line[1] = 0.5 / unit
     else:
-        most = root * (1 + tiny) if metric == METRIC_L2 else 2 * (root + tiny)
-        nearness = 0.5 * (facts[SQUARE] * (1 - tiny) - most)
-    return max(_LEAST, np.float32(nearness / unit - _slack(metric, facts, dimension, largest, unit)))
+        line[0] = (0.5 * facts[SQUARE] - tiny) / unit - slack
+        line[1] = 1.0 / unit
+    line[2] = tiny * line[1]
+    if facts[KIND] != KIND_BOUNDED:
+        line[0] = np.inf if facts[KIND] == KIND_DEAD else -np.inf
+        line[1] = 0.0
+        line[2] = 0.0
 
 
 @inner
-def _factors(facts: Any, largest: float, factors: Any) -> None:
-    """What a row's terms are multiplied by; they are in units of the longest row, the last in its square."""
-    length = _unit(facts, largest) / largest
+def _threshold(line: Any, root: float) -> Any:
+    """The nearness below which no row is as near as distance `root`."""
+    if not root < np.inf and line[1] > 0:
+        return _LEAST
+    if line[1] == 0:
+        return _ALL if line[0] > 0 else _LEAST
+    return max(_LEAST, np.float32(line[0] - line[1] * root - line[2] * abs(root)))
+
+
+@inner
+def _factors(metric: int, facts: Any, dimension: int, largest: float, factors: Any) -> None:
+    """What a row's terms are multiplied by; they are in units of the longest row, the last in its square.
+
+    The fifth factor is what separates a low from the nearness it stands for.
+    """
+    unit = _unit(facts, largest)
+    length = unit / largest
     factors[0] = np.float32(facts[SCALE] / length)
     factors[1] = np.float32(facts[NORM] / length)
     factors[2] = np.float32(facts[ERROR] / length)
     # Never zero: it multiplies the infinities that mark rows.
     factors[3] = max(np.float32(largest / length), np.float32(1e-30))
+    if facts[KIND] == KIND_BOUNDED:
+        factors[4] = np.float32(2 * _slack(metric, facts, dimension, largest, unit))
+    else:
+        factors[4] = _ALL  # nothing is known of how near a row is to it at least
 
 
 @inner
@@ -116,7 +139,6 @@ def _sift(
     terms: Any,
     factors: Any,
     bias: Any,
-    slack: Any,
     threshold: Any,
     rows: Any,
     highs: Any,
@@ -126,7 +148,7 @@ def _sift(
     """Append the rows of [first, end) that may reach the threshold; returns how many candidates there are."""
     stride = np.int64(terms.shape[1] * 4)
     at = address_of(terms)
-    scale, norm_factor, error, weight = factors[0], factors[1], factors[2], factors[3]
+    scale, norm_factor, error, weight, slack = factors[0], factors[1], factors[2], factors[3], factors[4]
     for row in range(first, end, PANEL_ROWS):
         place = scores + (row - first) * 4
         if integers:
@@ -198,42 +220,36 @@ def _keep(rows: Any, highs: Any, lows: Any, count: int, threshold: Any) -> Any:
 def _measure(
     metric: int,
     query: Any,
-    query_norm: float,
-    facts: Any,
-    largest: float,
+    line: Any,
     code: int,
     address: int,
     stride: int,
     row_ids: Any,
     threshold: Any,
+    pivot: Any,
     rows: Any,
     highs: Any,
     lows: Any,
     count: int,
-    spare: Any,
     buffer: Any,
     distances: Any,
     ids: Any,
 ) -> Any:
-    """Measure candidates, likely neighbours first, and offer them to the heap; returns the new threshold."""
+    """Measure candidates and offer them to the heap; returns the new threshold.
+
+    Those whose low reaches the pivot come first: they tighten the threshold for the others.
+    """
     dimension = query.shape[0]
-    k = distances.shape[0]
-    # The k that are surely nearest tighten the threshold for the others.
-    pivot = _kth_largest(lows, count, k, spare) if count > k else _NONE
+    query_norm = norm(address_of(query), dimension)
     for turn in range(2):
         for i in range(count):
             if (lows[i] >= pivot) != (turn == 0) or highs[i] < threshold:
                 continue
-            if i + 1 < count:
-                following = address + rows[i + 1] * stride
-                prefetch(following)
-                prefetch(following + 64)
-                prefetch(following + 128)
             row = rows[i]
             vector, single = as_floats(code, address + row * stride, dimension, buffer)
             value = distance(metric, address_of(query), query_norm, vector, dimension, single)
             if value < np.inf and offer(distances, ids, value, row_ids[row]):
-                threshold = max(threshold, _threshold(metric, facts, dimension, largest, distances[0]))
+                threshold = max(threshold, _threshold(line, distances[0]))
     return threshold
 
 
@@ -244,14 +260,16 @@ def begin(
     dimension: int,
     largest: float,
     heap_distances: Any,
+    lines: Any,
     thresholds: Any,
     factors: Any,
     biases: Any,
 ) -> None:
     """Set a group of queries up for a block whose longest row is `largest`, from the heaps so far."""
     for q in range(facts.shape[0]):
-        thresholds[q] = _threshold(metric, facts[q], dimension, largest, heap_distances[q, 0])
-        _factors(facts[q], largest, factors[q])
+        _line(metric, facts[q], dimension, largest, lines[q])
+        _factors(metric, facts[q], dimension, largest, factors[q])
+        thresholds[q] = _threshold(lines[q], heap_distances[q, 0])
         biases[q] = np.int32(facts[q, BIAS])
 
 
@@ -262,16 +280,15 @@ def visit(
     first: int,
     end: int,
     metric: int,
-    facts: Any,
     query: Any,
     query_address: int,
     query_code: int,
-    largest: float,
     code: int,
     address: int,
     stride: int,
     row_ids: Any,
     terms: Any,
+    line: Any,
     factors: Any,
     bias: Any,
     threshold: Any,
@@ -287,43 +304,38 @@ def visit(
 ) -> Any:
     """Take one query past the products of rows [first, end).
 
-    Candidates wait, so that a threshold can form from their lows without measuring any; they are measured
-    after the last rows of the block, or when too many wait for the room there is.
+    Candidates wait, so that a threshold can form from their lows without measuring any; they are measured after the
+    last rows of the block, or when too many wait for the room there is.
 
     Returns:
         the new threshold and number of waiting candidates.
     """
-    dimension = query.shape[0]
     k = distances.shape[0]
-    slack = np.float32(2 * _slack(metric, facts, dimension, largest, _unit(facts, largest)))
-    if facts[KIND] != KIND_BOUNDED:
-        slack = _ALL  # nothing is known of how near a row is to it at least
-    count = _sift(
-        integers, scores, first, end, terms, factors, bias, slack, threshold, rows, highs, lows, count
-    )
-    room = rows.shape[0] - RUN
-    if count >= k and (last or 2 * count > room or threshold == _LEAST):
-        threshold = max(threshold, _kth_largest(lows, count, k, spare))
+    count = _sift(integers, scores, first, end, terms, factors, bias, threshold, rows, highs, lows, count)
+    crowded = 2 * count > rows.shape[0] - RUN
+    pivot = _NONE
+    if count >= k and (last or crowded or threshold == _LEAST):
+        pivot = _kth_largest(lows, count, k, spare)
+        threshold = max(threshold, pivot)
         count = _keep(rows, highs, lows, count, threshold)
-    # More than half full after that: the bound tells these rows apart no further.
-    if count > 0 and (last or 2 * count > room):
-        widen(query_code, query_address, dimension, query, buffer)
+        # Still more than half full: the bound tells these rows apart no further.
+        crowded = 2 * count > rows.shape[0] - RUN
+    if count > 0 and (last or crowded):
+        widen(query_code, query_address, query.shape[0], query, buffer)
         threshold = _measure(
             metric,
             query,
-            norm(address_of(query), dimension),
-            facts,
-            largest,
+            line,
             code,
             address,
             stride,
             row_ids,
             threshold,
+            pivot,
             rows,
             highs,
             lows,
             count,
-            spare,
             buffer,
             distances,
             ids,

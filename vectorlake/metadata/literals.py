@@ -21,10 +21,14 @@ def literal_to_json(value: object, kind: pa.DataType) -> Any:
     Raises:
         InvalidInputError: the value does not fit the type.
     """
-    if isinstance(value, pa.Scalar):
-        value = value.as_py() if value.type == kind else value.cast(kind).as_py()
     if value is None:
         return None
+    if isinstance(value, pa.Scalar) and value.type == kind:
+        return _encode(
+            value, kind
+        )  # not by way of Python values, which have no nanoseconds and end in the year 9999
+    if isinstance(value, pa.Scalar):
+        value = value.cast(kind).as_py()
     try:
         scalar = pa.scalar(value, type=kind)
     except (
@@ -72,6 +76,8 @@ def literal_from_json(value: Any, kind: pa.DataType) -> pa.Scalar:
     """The Arrow scalar of type `kind` that `literal_to_json` encoded."""
     if isinstance(kind, pa.BaseExtensionType):
         return pa.ExtensionScalar.from_storage(kind, literal_from_json(value, kind.storage_type))
+    if value is not None and pa.types.is_temporal(kind):
+        return pa.scalar(value, pa.int32() if kind.bit_width == 32 else pa.int64()).cast(kind)
     return pa.scalar(_decode(value, kind), type=kind)
 
 

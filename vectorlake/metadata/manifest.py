@@ -20,7 +20,7 @@ from vectorlake.metadata import codec
 from vectorlake.metadata.deletion import checksum_of
 from vectorlake.metadata.fragment import DataFile, DeletionVector, FieldBounds, Fragment, Layout
 from vectorlake.metadata.literals import literal_to_json
-from vectorlake.metadata.snapshot import ManifestRef
+from vectorlake.metadata.snapshot import FORMAT_VERSION, ManifestRef
 
 _META: Final = b"vectorlake:manifest"
 _FILE: Final = pa.struct(
@@ -119,6 +119,7 @@ class Manifest:
             for field_id, kinds in self._bounds_names().items()
         ]
         rows = table.select(_CORE.names).to_pylist()
+        members = DataFile.__struct_fields__  # a newer release may have added others
         fragments: list[Fragment] = []
         for index, row in enumerate(rows):
             known: dict[int, FieldBounds] = {}
@@ -135,7 +136,13 @@ class Manifest:
                 Fragment(
                     row_count=row["row_count"],
                     files=tuple(
-                        DataFile(**{**file, "layout": self.layouts[file["layout"]]}) for file in row["files"]
+                        DataFile(
+                            **{
+                                **{name: file[name] for name in members},
+                                "layout": self.layouts[file["layout"]],
+                            }
+                        )
+                        for file in row["files"]
                     ),
                     id=row["fragment_id"],
                     first_row_id=row["first_row_id"],
@@ -180,7 +187,7 @@ class Manifest:
     def encode(self) -> bytes:
         """The manifest as an Arrow IPC file with zstd-compressed buffers."""
         meta = {
-            "format_version": 1,
+            "format_version": FORMAT_VERSION,
             "required_features": list(self.features),
             "layouts": [codec.to_builtins(layout) for layout in self.layouts],
         }
@@ -257,6 +264,8 @@ def decode_manifest(data: bytes | pa.Buffer, ref: ManifestRef, where: str) -> Ma
         layouts = tuple(codec.from_builtins(Layout, layout) for layout in meta["layouts"])
     except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as e:
         raise CorruptDataError(f"{where} is not a manifest: {e}") from e
+    if meta.get("format_version", 1) > FORMAT_VERSION:
+        raise UnsupportedError(f"{where} has format version {meta['format_version']}: upgrade vectorlake")
     if features := meta.get("required_features"):
         raise UnsupportedError(
             f"{where} requires {', '.join(features)}, unknown to this release: upgrade vectorlake"
@@ -278,8 +287,27 @@ def concat(manifests: Sequence[Manifest]) -> Manifest:
                 kept.append(layout)
             mapping.append(layouts[key])
         tables.append(_with_layouts(manifest.table, np.array(mapping, np.int32)))
-    table = pa.concat_tables(tables, promote_options="permissive").combine_chunks()
+    table = pa.concat_tables(_with_like_bounds(tables), promote_options="permissive").combine_chunks()
     return Manifest(table.sort_by("fragment_id"), tuple(kept))
+
+
+def _with_like_bounds(tables: Sequence[pa.Table]) -> list[pa.Table]:
+    """The tables with each bounds column of one type: columns from before a widening are cast to the wider type."""
+    types: dict[str, set[pa.DataType]] = {}
+    for table in tables:
+        for field in table.schema:
+            if field.name.partition(".")[0] in ("min", "max"):
+                types.setdefault(field.name, set()).add(field.type)
+    targets = {name: _widest(kinds) for name, kinds in types.items() if len(kinds) > 1}
+    return [
+        pa.table(
+            [c.cast(targets.get(n, c.type)) for n, c in zip(t.column_names, t.columns, strict=True)],
+            names=t.column_names,
+        )
+        if targets
+        else t
+        for t in tables
+    ]
 
 
 def _with_layouts(table: pa.Table, mapping: np.ndarray) -> pa.Table:
@@ -328,6 +356,11 @@ def _bounds_columns(fragments: Sequence[Fragment]) -> list[tuple[pa.Field, pa.Ar
 
 def _widest(types: Iterable[pa.DataType]) -> pa.DataType:
     """The type to which all of a field's bounds can be cast: bounds of files from before a widening are narrower."""
+    types = set(types)
+    if any(pa.types.is_timestamp(kind) for kind in types):
+        types = {
+            kind for kind in types if not pa.types.is_date(kind)
+        }  # which Arrow does not count as a widening
     schemas = [pa.schema([("x", kind)]) for kind in types]
     return pa.unify_schemas(schemas, promote_options="permissive").field("x").type
 

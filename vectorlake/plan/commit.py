@@ -120,6 +120,38 @@ def check_found(delta: Delta, found: frozenset[int]) -> None:
         )
 
 
+def without_stale_bounds(refs: Sequence[ManifestRef], old: Schema, new: Schema) -> list[ManifestRef]:
+    """Manifest references without the bounds of columns whose type changes: literals are read by the schema's type."""
+    before = {field.id: field.type for field in old.fields}
+    changed = {str(field.id) for field in new.fields if before.get(field.id, field.type) != field.type}
+    if not changed:
+        return list(refs)
+    return [
+        msgspec.structs.replace(
+            ref, bounds={key: known for key, known in ref.bounds.items() if key not in changed}
+        )
+        for ref in refs
+    ]
+
+
+def check_required(added: Sequence[Fragment], schema: Schema) -> None:
+    """Refuse fragments that lack a column which by now must not be null and has no default.
+
+    Raises:
+        ConflictError: names the column.
+    """
+    for field in schema.fields:
+        if field.nullable or field.default is not None:
+            continue
+        if any(
+            fragment.file_of(field.id) is None and field.id not in fragment.constants for fragment in added
+        ):
+            raise ConflictError(
+                f"another writer added the non-null column {field.name!r} in the meantime, of which these rows have no "
+                "value; nothing was written: refresh the table and retry with it"
+            )
+
+
 def merge_plan(refs: Sequence[ManifestRef]) -> tuple[list[ManifestRef], list[ManifestRef]]:
     """Which manifests stay as they are, and which to merge into one (size-tiered, so a commit's cost is amortised)."""
     tiers: dict[int, list[ManifestRef]] = {}

@@ -44,7 +44,7 @@ def convert(array: pa.Array, stored: Field, wanted: Field) -> pa.Array:
     """
     array = storage_array(array)
     target = type_to_arrow(wanted.type, storage=True)
-    if array.type == target and _same_ids(stored, wanted):
+    if array.type == target and _same_ids(stored, wanted) and _same_names(array.type, target):
         return array
     try:
         return _convert(array, stored, wanted)
@@ -57,6 +57,14 @@ def convert(array: pa.Array, stored: Field, wanted: Field) -> pa.Array:
 def _same_ids(stored: Field, wanted: Field) -> bool:
     a, b = stored.children(), wanted.children()
     return len(a) == len(b) and all(x.id == y.id and _same_ids(x, y) for x, y in zip(a, b, strict=True))
+
+
+def _same_names(a: pa.DataType, b: pa.DataType) -> bool:
+    """Whether children have the same names too, which type equality ignores for lists, but some engines do not."""
+    return all(
+        a.field(i).name == b.field(i).name and _same_names(a.field(i).type, b.field(i).type)
+        for i in range(a.num_fields)
+    )
 
 
 def _convert(array: pa.Array, stored: Field, wanted: Field) -> pa.Array:

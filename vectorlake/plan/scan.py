@@ -37,7 +37,7 @@ def manifest_may_match(ref: ManifestRef, predicate: Expr | None, schema: Schema)
             continue
         kind = type_to_arrow(field.type, storage=True)
         try:
-            low, high = (pa.array([literal_from_json(value, kind).as_py()], kind) for value in known)
+            low, high = (pa.array([literal_from_json(value, kind)], kind) for value in known)
         except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError):
             continue  # bounds from before a widening may not decode as the new type: unknown then
         bounds[name] = Bounds(

@@ -18,11 +18,13 @@ from vectorlake.plan.commit import (
     Delta,
     apply_updates,
     check_found,
+    check_required,
     merge_plan,
     merged,
     next_snapshot,
     numbered,
     touched,
+    without_stale_bounds,
 )
 from vectorlake.table.log import TableLog
 
@@ -132,6 +134,9 @@ class Committer:
             refs = ()
         elif delta.updates or delta.removed:
             refs = self._updated(refs, delta, version)
+        if delta.schema is not None and delta.manifests is None:
+            refs = without_stale_bounds(refs, head.schema, delta.schema)
+        check_required(delta.added, delta.schema or head.schema)
         added, next_fragment, next_row = numbered(delta.added, head, version)
         fresh = [self._log.put_manifest(Manifest.of(added))] if added else []
         kept, small = merge_plan([*refs, *fresh])

@@ -45,7 +45,7 @@ def as_reader(data: object) -> pa.RecordBatchReader:
     if isinstance(data, Mapping):
         try:
             return pa.table({name: _column(values) for name, values in data.items()}).to_reader()
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as e:
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as e:
             raise InvalidInputError(f"the columns don't make a table: {e}") from e
     if isinstance(data, Sequence) and not isinstance(data, str | bytes):
         return _rows(data)
@@ -78,7 +78,7 @@ def _rows(rows: Sequence[Any]) -> pa.RecordBatchReader:
     try:
         names = dict.fromkeys(name for row in rows for name in row)
         return pa.table({name: [row.get(name) for row in rows] for name in names}).to_reader()
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as e:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as e:
         raise InvalidInputError(f"the rows don't make a table: {e}") from e
 
 
@@ -309,8 +309,8 @@ def _check_vectors(array: pa.FixedSizeListArray, field: Field, first_row: int) -
     bad = np.flatnonzero(~rows)
     if len(bad):
         raise InvalidInputError(
-            f"column {field.name!r}: the vector in row {first_row + int(bad[0])} holds NaN or infinity "
-            f"({len(bad)} such rows in this batch): replace it by null, which never matches"
+            f"column {field.name!r}: the vector in row {first_row + int(bad[0])} holds NaN or infinity, or a number too "
+            f"large for {describe(field.type)} ({len(bad)} such rows in this batch): replace it by null, which never matches"
         )
 
 
