@@ -146,8 +146,8 @@ def carry(
             return [Carried() for _ in new]
         raise CorruptDataError(
             f"the source replaced files and removed the old ones, so the rows that it kept can't be found again ({e}). "
-            "Restore the files and sync again, or sync with lost='renew' to take all rows of the new files as new: they get new row "
-            "ids and lose the values of the columns added here"
+            "Restore the files and sync again, or sync with lost='renew' to take all rows of the new files as new: they get "
+            "new row ids and lose the values of the columns added here"
         ) from e
     now = _new_rows(view, new, matching)
     if (

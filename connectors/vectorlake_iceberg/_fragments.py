@@ -95,8 +95,8 @@ def _head(entry: Entry, resolve: Resolve) -> ObjectInfo:
         ) from e
     if info.size != entry.file.file_size_in_bytes:
         raise CorruptDataError(
-            f"the source file {entry.uri} has {info.size} bytes, the source's metadata says {entry.file.file_size_in_bytes}: "
-            "it was replaced behind the source's back; restore it"
+            f"the source file {entry.uri} has {info.size} bytes, the source's metadata says "
+            f"{entry.file.file_size_in_bytes}: it was replaced behind the source's back; restore it"
         )
     return info
 

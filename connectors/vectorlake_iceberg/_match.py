@@ -103,12 +103,13 @@ def _fixed(array: pa.Array) -> np.ndarray:
     if pa.types.is_boolean(array.type):
         array = array.cast(pa.uint8())
     if pa.types.is_floating(array.type):
-        numbers = array.fill_null(0).to_numpy(zero_copy_only=False).copy()
+        numbers: np.ndarray = array.fill_null(0).to_numpy(zero_copy_only=False).copy()
         numbers[np.isnan(numbers)] = np.nan
         return numbers[:, None].view(np.uint8)
     width = array.type.byte_width if pa.types.is_fixed_size_binary(array.type) else array.type.bit_width // 8
     raw: np.ndarray = np.frombuffer(array.buffers()[1], np.uint8)
-    return raw[array.offset * width : (array.offset + len(array)) * width].reshape(-1, width)
+    rows: np.ndarray = raw[array.offset * width : (array.offset + len(array)) * width].reshape(-1, width)
+    return rows
 
 
 def pair(old: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -116,29 +117,42 @@ def pair(old: np.ndarray, new: np.ndarray) -> np.ndarray:
 
     As multisets: the k-th new row of a key gets the k-th old one, so that no old row is given twice.
     """
-    keys = np.concatenate([old, new])
     if not len(old) or not len(new):
         return np.full(len(new), -1, np.int64)
-    order = np.lexsort(keys.T)
-    first = np.concatenate([[True], (keys[order][1:] != keys[order][:-1]).any(axis=1)])
-    group = np.empty(len(keys), np.int64)
-    group[order] = np.cumsum(first) - 1
-    was, now = _numbered(group[: len(old)], len(keys)), _numbered(group[len(old) :], len(keys))
-    by_key = np.argsort(was)
-    at = np.minimum(np.searchsorted(was, now, sorter=by_key), len(was) - 1)
-    return np.where(was[by_key[at]] == now, by_key[at], -1)
+    group, groups = _groups(np.concatenate([old, new]))
+    was, now = group[: len(old)], group[len(old) :]
+    owner = np.full(groups, -1, np.int64)
+    owner[was[::-1]] = np.arange(len(old))[::-1]
+    found: np.ndarray = owner[now]
+    if int((owner >= 0).sum()) == len(old) and len(np.unique(now)) == len(new):
+        return found
+    # Some key occurs several times: sort both sides by key, and let equal occurrences meet.
+    now_number = _occurrence(now)
+    order = np.argsort(was, kind="stable")
+    start = np.searchsorted(was[order], np.arange(groups + 1))
+    inside = now_number < np.diff(start)[now]
+    found[~inside] = -1
+    found[inside] = order[start[now[inside]] + now_number[inside]]
+    return found
 
 
-def _numbered(group: np.ndarray, most: int) -> np.ndarray:
-    """Group numbers made distinct by the occurrence within the group."""
+def _groups(keys: np.ndarray) -> tuple[np.ndarray, int]:
+    """Keys as numbers from 0, equal where keys are, and how many there are."""
+    width = keys.shape[1] * 8
+    flat = pa.py_buffer(np.ascontiguousarray(keys))
+    encoded = pa.Array.from_buffers(pa.binary(width), len(keys), [None, flat]).dictionary_encode()
+    return encoded.indices.to_numpy(), len(encoded.dictionary)
+
+
+def _occurrence(group: np.ndarray) -> np.ndarray:
+    """The how-manieth of its group each is, from 0."""
     order = np.argsort(group, kind="stable")
     ordered = group[order]
-    first = np.searchsorted(ordered, ordered, side="left")
-    occurrence = np.empty(len(group), np.int64)
-    occurrence[order] = np.arange(len(group)) - first
-    return group * most + occurrence
+    number = np.empty(len(group), np.int64)
+    number[order] = np.arange(len(group)) - np.searchsorted(ordered, ordered, side="left")
+    return number
 
 
 def distinct(keys: np.ndarray) -> bool:
     """Whether no key occurs twice."""
-    return len(np.unique(keys, axis=0)) == len(keys)
+    return len(keys) < 2 or _groups(keys)[1] == len(keys)

@@ -218,8 +218,8 @@ def test_identifier_fields_tell_updated_rows(tmp_path: Path, lake: vl.Lake) -> N
     assert own(keeping)[2] == before[2]
     same(clearing, source)
     same(keeping, source)
+    source.commit([source.data(items(50))])
     with pytest.raises(InvalidInputError, match="'clear', 'keep'"):
-        source.commit([source.data(items(50))])
         vectorlake_iceberg.sync(keeping, updated="forget")
 
 
@@ -419,7 +419,7 @@ def test_only_changed_manifests_are_opened(tmp_path: Path, lake: vl.Lake) -> Non
         source.commit([source.data(items(start, start + 1))])
     table = vectorlake_iceberg.import_table(source.metadata, lake, "items")
     old = [Path(manifest.path.removeprefix("file://")) for manifest in source.manifests]
-    old_data = [path for path in (source.folder / "data").iterdir()]
+    old_data = list((source.folder / "data").iterdir())
     source.commit([source.data(items(100))])
     for path in (*old, *old_data):
         path.write_bytes(b"not to be read")
