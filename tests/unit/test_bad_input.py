@@ -203,7 +203,7 @@ def test_damaged_manifest_is_named(lake: vl.Lake, table: vl.Table, how: dict[str
     assert [finding.path for finding in reopened(lake).verify()] == [f"metadata/{manifest.name}"]
 
 
-@pytest.mark.parametrize("suffix", ["data/*.lance", "data/*.parquet"])
+@pytest.mark.parametrize("suffix", ["data/*.lance", "data/*.vortex"])
 def test_truncated_removed_and_flipped_data_files_are_named(
     lake: vl.Lake, table: vl.Table, suffix: str
 ) -> None:
@@ -222,6 +222,15 @@ def test_truncated_removed_and_flipped_data_files_are_named(
     assert [finding.path for finding in reopened(lake).verify()] == [f"data/{path.name}"]
     path.write_bytes(whole)
     assert reopened(lake).verify() == []
+
+
+def test_flipped_bytes_are_found_on_opening_where_that_is_asked_for(lake: vl.Lake, table: vl.Table) -> None:
+    path = only(table, "data/*.lance")
+    damage(path, flip=100)
+    with pytest.raises(vl.CorruptDataError, match=path.name):
+        vl.connect(lake.uri, integrity="checksum").table("ns.items").to_arrow()
+    with pytest.raises(vl.InvalidInputError, match="'length' or 'checksum'"):
+        vl.connect(lake.uri, integrity="sometimes")
 
 
 def test_missing_manifest_and_damaged_deletes_are_named(lake: vl.Lake, table: vl.Table) -> None:

@@ -82,6 +82,8 @@ def _literal(scalar: pa.Scalar) -> ve.Expr:
     if not scalar.is_valid:
         raise _Inexact
     if t.is_integer(kind):
+        if scalar.as_py() >= 2**63:  # more than the literal's constructor takes, even for an unsigned type
+            raise _Inexact
         width = kind.bit_width
         made = vx.int_(width, nullable=True) if t.is_signed_integer(kind) else vx.uint(width, nullable=True)
         return ve.literal(made, scalar.as_py())

@@ -15,6 +15,7 @@ from vectorlake.plan.layout import check_properties
 from vectorlake.schema import Schema, did_you_mean, listing
 from vectorlake.store.open import open_store, resolve
 from vectorlake.store.protocol import Store
+from vectorlake.table.context import Context, Integrity
 from vectorlake.table.create import create_table, register_table
 from vectorlake.table.log import FOLDER, LATEST, TableLog, snapshot_path
 from vectorlake.table.table import Table
@@ -36,11 +37,15 @@ class Lake:
         storage_options: Mapping[str, str] | None = None,
         clock: Clock = system_clock,
         new_id: NewId = random_id,
+        integrity: str | Integrity = Integrity.LENGTH,
     ) -> None:
         self.store = store
-        self._options = dict(storage_options or {})
-        self._clock = clock
-        self._new_id = new_id
+        options = dict(storage_options or {})
+        try:
+            checked = Integrity(integrity)
+        except ValueError as e:
+            raise InvalidInputError(f"integrity must be 'length' or 'checksum', not {integrity!r}") from e
+        self._context = Context(lambda uri: resolve(uri, options), clock, new_id, checked)
         self._logs: dict[str, TableLog] = {}
 
     def __repr__(self) -> str:
@@ -80,9 +85,7 @@ class Lake:
             data_or_schema,
             primary_key=primary_key,
             properties=properties,
-            resolve=self._resolve,
-            clock=self._clock,
-            new_id=self._new_id,
+            context=self._context,
         )
 
     def register_table(
@@ -116,9 +119,7 @@ class Lake:
             operation=operation,
             properties=check_properties(properties or {}),
             summary=summary,
-            resolve=self._resolve,
-            clock=self._clock,
-            new_id=self._new_id,
+            context=self._context,
         )
 
     def folder(self, name: str) -> Store:
@@ -127,7 +128,7 @@ class Lake:
 
     def resolve(self, uri: str) -> tuple[Store, str]:
         """The store and path of a file anywhere, by its absolute URI, with the lake's storage options."""
-        return self._resolve(uri)
+        return self._context.resolve(uri)
 
     def table(self, name: str) -> Table:
         """Open a table at its latest version.
@@ -143,7 +144,7 @@ class Lake:
             short = [table.removeprefix(f"{DEFAULT_NAMESPACE}.") for table in known]
             hint = did_you_mean(name, [*known, *short])
             raise NotFoundError(f"no table {name!r} in {self.uri}{hint}; there is {listing(known)}") from None
-        return Table(name, log, snapshot, resolve=self._resolve, clock=self._clock, new_id=self._new_id)
+        return Table(name, log, snapshot, context=self._context)
 
     def exists(self, name: str) -> bool:
         """Whether there is a table of that name."""
@@ -189,38 +190,45 @@ class Lake:
         # Kept, because a log remembers manifests: they never change, so opening a table again need not read them.
         folder = _folder(qualified(name))
         if folder not in self._logs:
-            self._logs[folder] = TableLog(self.store.child(folder), new_id=self._new_id)
+            self._logs[folder] = TableLog(self.store.child(folder), new_id=self._context.new_id)
         return self._logs[folder]
 
-    def _resolve(self, uri: str) -> tuple[Store, str]:
-        return resolve(uri, self._options)
 
-
-def connect(uri: str | os.PathLike[str], *, storage_options: Mapping[str, str] | None = None) -> Lake:
+def connect(
+    uri: str | os.PathLike[str],
+    *,
+    storage_options: Mapping[str, str] | None = None,
+    integrity: str | Integrity = Integrity.LENGTH,
+) -> Lake:
     """Open a lake: a folder or an object store prefix that holds tables. Nothing is created before the first table.
 
     Args:
         uri: a local folder, `s3://bucket/prefix`, `gs://…`, `az://…`, or `memory://name` (this process only).
         storage_options: credentials, region, endpoint and the like, by the usual names (docs/stores.md); what is not
             given is taken from the environment.
+        integrity: how data files are checked when they are opened: `"length"`, or `"checksum"`, which reads each file
+            whole before it trusts it. Metadata is always checked by checksum.
 
     Raises:
         InvalidInputError: a URI or option that means nothing.
     """
-    return Lake(open_store(uri, storage_options), storage_options=storage_options)
+    return Lake(open_store(uri, storage_options), storage_options=storage_options, integrity=integrity)
 
 
-def open_table(uri: str | os.PathLike[str], *, storage_options: Mapping[str, str] | None = None) -> Table:
-    """Open the table whose folder is at `uri`, without its lake.
+def open_table(
+    uri: str | os.PathLike[str],
+    *,
+    storage_options: Mapping[str, str] | None = None,
+    integrity: str | Integrity = Integrity.LENGTH,
+) -> Table:
+    """Open the table whose folder is at `uri`, without its lake; arguments as for `connect`.
 
     Raises:
         NotFoundError: there is no table there.
     """
-    store = open_store(uri, storage_options)
-    log = TableLog(store, new_id=random_id)
-    name = store.uri.rstrip("/").rpartition("/")[2]
-    options = dict(storage_options or {})
-    return Table(name, log, log.latest(), resolve=lambda foreign: resolve(foreign, options))
+    lake = connect(uri, storage_options=storage_options, integrity=integrity)
+    log = TableLog(lake.store, new_id=random_id)
+    return Table(lake.uri.rpartition("/")[2], log, log.latest(), context=lake._context)
 
 
 def qualified(name: str) -> str:

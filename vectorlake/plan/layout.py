@@ -18,7 +18,7 @@ FRAGMENT_ROWS: Final = "write.fragment-rows"
 FRAGMENT_BYTES: Final = "write.fragment-bytes"
 
 DEFAULTS: Final[Mapping[str, str]] = {
-    SCALAR_FORMAT: "parquet",
+    SCALAR_FORMAT: "vortex",
     VECTOR_FORMAT: "lance",
     BLOB_FORMAT: "lance",
     FRAGMENT_ROWS: "1048576",

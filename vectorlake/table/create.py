@@ -7,16 +7,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from vectorlake.clock import Clock, system_clock
 from vectorlake.errors import InvalidInputError
-from vectorlake.ids import NewId, random_id
 from vectorlake.metadata.fragment import Fragment
 from vectorlake.metadata.snapshot import FORMAT_VERSION, Snapshot
 from vectorlake.plan.commit import Delta
 from vectorlake.plan.layout import check_properties
 from vectorlake.schema import Schema, schema_from_arrow
 from vectorlake.table.commit import Committer
-from vectorlake.table.files import Resolve
+from vectorlake.table.context import Context
 from vectorlake.table.ingest import as_reader, conforming
 from vectorlake.table.log import TableLog
 from vectorlake.table.table import Table
@@ -30,9 +28,7 @@ def create_table(
     *,
     primary_key: Sequence[str] = (),
     properties: Mapping[str, str] | None = None,
-    resolve: Resolve,
-    clock: Clock = system_clock,
-    new_id: NewId = random_id,
+    context: Context,
 ) -> Table:
     """Commit a table's first version, with the rows of `data_or_schema` if it is data (see `Lake.create_table`)."""
     reader = None if isinstance(data_or_schema, pa.Schema) else as_reader(data_or_schema)
@@ -45,7 +41,9 @@ def create_table(
     fragments: list[Fragment] = []
     if reader is not None:
         batches = conforming(reader, schema.fields)
-        fragments = write_fragments(log.store, batches, schema.fields, properties=checked, new_id=new_id)
+        fragments = write_fragments(
+            log.store, batches, schema.fields, properties=checked, new_id=context.new_id
+        )
     return register_table(
         name,
         log,
@@ -54,9 +52,7 @@ def create_table(
         next_field_id=next_field_id,
         primary_key=key,
         properties=checked,
-        resolve=resolve,
-        clock=clock,
-        new_id=new_id,
+        context=context,
     )
 
 
@@ -71,17 +67,15 @@ def register_table(
     primary_key: tuple[int, ...] = (),
     properties: Mapping[str, str] | None = None,
     summary: Mapping[str, Any] | None = None,
-    resolve: Resolve,
-    clock: Clock = system_clock,
-    new_id: NewId = random_id,
+    context: Context,
 ) -> Table:
     """Commit a table's first version from fragments that are written already, or lie in foreign files."""
     rows = sum(fragment.live_rows for fragment in fragments)
     empty = Snapshot(
-        table_id=new_id(),
+        table_id=context.new_id(),
         version=0,
         commit_id="",
-        timestamp_ms=clock() - 1,
+        timestamp_ms=context.clock() - 1,
         operation=operation,
         schema=schema,
         format_version=FORMAT_VERSION,
@@ -90,5 +84,5 @@ def register_table(
         next_field_id=next_field_id,
     )
     delta = Delta(operation, added=tuple(fragments), summary={"added_rows": rows, **(summary or {})})
-    snapshot = Committer(log, clock=clock, new_id=new_id).create(empty, delta)
-    return Table(name, log, snapshot, resolve=resolve, clock=clock, new_id=new_id)
+    snapshot = Committer(log, clock=context.clock, new_id=context.new_id).create(empty, delta)
+    return Table(name, log, snapshot, context=context)

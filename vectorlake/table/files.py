@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 from threading import Lock
-from typing import Final, TypeAlias
+from typing import Final
 
 from vectorlake.errors import CorruptDataError, NotFoundError
 from vectorlake.formats.protocol import FileReader, FileSource
@@ -14,9 +13,7 @@ from vectorlake.metadata.fragment import DataFile
 from vectorlake.plan.foreign import resolve_fields
 from vectorlake.schema import Field
 from vectorlake.store.protocol import Store
-
-Resolve: TypeAlias = Callable[[str], tuple[Store, str]]
-"""An absolute URI as a store and a path in it."""
+from vectorlake.table.context import Context, Integrity
 
 _OPEN_FILES: Final = 128
 
@@ -24,9 +21,10 @@ _OPEN_FILES: Final = 128
 class DataFiles:
     """The open data files of one table; the least recently used are closed. Safe to share between threads."""
 
-    def __init__(self, store: Store, *, resolve: Resolve) -> None:
+    def __init__(self, store: Store, context: Context) -> None:
         self._store = store
-        self._resolve = resolve
+        self._resolve = context.resolve
+        self._integrity = context.integrity
         self._open: OrderedDict[str, FileReader] = OrderedDict()
         self._fields: dict[str, tuple[Field, ...]] = {}
         self._lock = Lock()
@@ -34,13 +32,15 @@ class DataFiles:
     def source(self, file: DataFile) -> FileSource:
         """Where a file lies."""
         store, path = self._resolve(file.path) if file.foreign else (self._store, file.path)
-        return FileSource(store, path, file.size)
+        checksum = file.checksum if self._integrity is Integrity.CHECKSUM else None
+        return FileSource(store, path, file.size, checksum)
 
     def open(self, file: DataFile) -> FileReader:
         """A reader of the file.
 
         Raises:
-            CorruptDataError: it is missing, has another length than registered, or (foreign) another e-tag.
+            CorruptDataError: it is missing, has another length than registered, (foreign) another e-tag, or, if
+                that is asked for, another checksum.
         """
         with self._lock:
             reader = self._open.get(file.path)

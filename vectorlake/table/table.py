@@ -10,10 +10,8 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from vectorlake.clock import Clock, system_clock
 from vectorlake.errors import ConflictError, InvalidInputError, UnsupportedError
 from vectorlake.expr import Expr
-from vectorlake.ids import NewId, random_id
 from vectorlake.metadata.fragment import Fragment
 from vectorlake.metadata.snapshot import Snapshot, Tag
 from vectorlake.plan import evolution
@@ -24,8 +22,9 @@ from vectorlake.schema import Schema
 from vectorlake.store.protocol import Store
 from vectorlake.table import columns as column_work
 from vectorlake.table.commit import Build, Committer
+from vectorlake.table.context import Context
 from vectorlake.table.deletes import delete_positions, matching_positions
-from vectorlake.table.files import DataFiles, Resolve
+from vectorlake.table.files import DataFiles
 from vectorlake.table.ingest import as_reader, check_columns, conforming
 from vectorlake.table.locate import take_rows
 from vectorlake.table.log import TableLog
@@ -61,18 +60,14 @@ class Table:
         log: TableLog,
         snapshot: Snapshot,
         *,
-        resolve: Resolve,
-        clock: Clock = system_clock,
-        new_id: NewId = random_id,
+        context: Context,
         pinned: bool = False,
     ) -> None:
         self.name = name
         self._log = log
-        self._files = DataFiles(log.store, resolve=resolve)
-        self._committer = Committer(log, clock=clock, new_id=new_id)
-        self._clock = clock
-        self._new_id = new_id
-        self._resolve = resolve
+        self._context = context
+        self._files = DataFiles(log.store, context)
+        self._committer = Committer(log, clock=context.clock, new_id=context.new_id)
         self._pinned = pinned
         self._view = View(snapshot, log, self._files)
 
@@ -137,9 +132,7 @@ class Table:
             self.name,
             self._log,
             self._find(version),
-            resolve=self._resolve,
-            clock=self._clock,
-            new_id=self._new_id,
+            context=self._context,
             pinned=True,
         )
 
@@ -340,7 +333,7 @@ class Table:
         view, positions = self._view, matching_positions(self._view, predicate)
         if not positions:
             return self.snapshot
-        return self._commit(lambda head: delete_positions(view, head, positions, new_id=self._new_id))
+        return self._commit(lambda head: delete_positions(view, head, positions, new_id=self._context.new_id))
 
     def restore(self, version: Version) -> Snapshot:
         """Make the table what it was at an earlier version, as a new version; history is kept.
@@ -417,7 +410,7 @@ class Table:
         task = column_work.ColumnTask(
             field, function, sources, batch_rows=_positive("batch_size", batch_size)
         )
-        updates = column_work.compute(self._view, task, new_id=self._new_id, progress=progress)
+        updates = column_work.compute(self._view, task, new_id=self._context.new_id, progress=progress)
 
         def build(head: Snapshot) -> Delta:
             schema, next_id = evolution.add_field(
@@ -492,7 +485,7 @@ class Table:
         except ValueError as e:
             raise InvalidInputError(f"rows must be 'missing' or 'all', not {rows!r}") from e
         task = column_work.ColumnTask(field, function, sources, which, _positive("batch_size", batch_size))
-        updates = column_work.compute(self._view, task, new_id=self._new_id, progress=progress)
+        updates = column_work.compute(self._view, task, new_id=self._context.new_id, progress=progress)
         if not updates:
             return self.snapshot
         summary = {"column": name, "fragments": len(updates)}
@@ -551,7 +544,7 @@ class Table:
             AlreadyExistsError: the tag exists.
         """
         snapshot = self.snapshot if version is None else self._find(version)
-        tag = Tag(name, snapshot.version, self._clock())
+        tag = Tag(name, snapshot.version, self._context.clock())
         self._log.put_tag(tag)
         return tag
 
@@ -582,7 +575,7 @@ class Table:
             The paths removed (or that would be), relative to the table's folder.
         """
         self._check_writable()
-        before = self._clock() - int(older_than.total_seconds() * 1000)
+        before = self._context.clock() - int(older_than.total_seconds() * 1000)
         paths = [info.path for info in orphans(self._log, older_than_ms=max(before, 0))]
         if not dry_run:
             self.store.delete(paths)
@@ -592,7 +585,7 @@ class Table:
 
     def resolve(self, uri: str) -> tuple[Store, str]:
         """The store and path of a file anywhere, by its absolute URI, with the lake's storage options (for connectors)."""
-        return self._resolve(uri)
+        return self._context.resolve(uri)
 
     def commit(self, build: Build) -> Snapshot:
         """Commit a change that is described relative to a head (for connectors and jobs); moves the handle."""
@@ -625,7 +618,7 @@ class Table:
             conforming(reader, schema.fields),
             schema.fields,
             properties=self.snapshot.properties,
-            new_id=self._new_id,
+            new_id=self._context.new_id,
             progress=progress,
         )
 

@@ -1,0 +1,34 @@
+"""What a table is given from outside: how to reach foreign files, time, ids, and how closely to check what it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from vectorlake.clock import Clock, system_clock
+from vectorlake.ids import NewId, random_id
+from vectorlake.store.protocol import Store
+
+Resolve: TypeAlias = Callable[[str], tuple[Store, str]]
+"""An absolute URI as a store and a path in it."""
+
+
+class Integrity(StrEnum):
+    """How a data file is checked when it is opened."""
+
+    LENGTH = "length"
+    """Its length is the manifest's."""
+    CHECKSUM = "checksum"
+    """Its checksum too: the file is read whole first. Some formats read a flipped byte back without noticing."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Passed from the lake to its tables."""
+
+    resolve: Resolve
+    clock: Clock = system_clock
+    new_id: NewId = random_id
+    integrity: Integrity = Integrity.LENGTH
