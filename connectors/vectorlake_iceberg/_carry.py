@@ -135,20 +135,12 @@ def carry(
     Reads the source's columns of these fragments only; memory is some 50 bytes a row and a batch.
 
     Raises:
-        CorruptDataError: an old file is gone, and with it what would tell its rows again (unless `lost` says otherwise).
+        CorruptDataError: an old file is gone, and with it what would tell its rows again (unless `lost` says otherwise, or
+            nothing was added here that could be lost).
     """
     if not old or not new:
         return [Carried() for _ in new]
-    try:
-        was, own_deleted = _old_rows(view, old, matching)
-    except CorruptDataError as e:
-        if lost is Lost.RENEW:
-            return [Carried() for _ in new]
-        raise CorruptDataError(
-            f"the source replaced files and removed the old ones, so the rows that it kept can't be found again ({e}). "
-            "Restore the files and sync again, or sync with lost='renew' to take all rows of the new files as new: they get "
-            "new row ids and lose the values of the columns added here"
-        ) from e
+    was, own_deleted = _old_rows(view, old, matching, lost if own else Lost.RENEW)
     now = _new_rows(view, new, matching)
     if (
         matching.identifiers
@@ -172,14 +164,25 @@ def carry(
 # --- keys ----------------------------------------------------------------------------------------------------------
 
 
-def _old_rows(view: View, old: Sequence[Old], matching: Matching) -> tuple[_Rows, np.ndarray]:
-    """The rows that the source had, and which of them were deleted here."""
-    parts: list[_Rows] = []
-    deleted_here: list[np.ndarray] = []
+def _old_rows(view: View, old: Sequence[Old], matching: Matching, lost: Lost) -> tuple[_Rows, np.ndarray]:
+    """The rows that the source had, and which of them were deleted here; without those of files that are gone."""
+    words = 1 if matching.lineage else 2
+    parts = [_keyed_rows(np.empty(0, np.int64), 0, np.empty((0, words), np.uint64))]
+    deleted_here = [np.empty(0, bool)]
     for index, one in enumerate(old):
         reader = view.reader(one.fragment)
         positions = _without(one.fragment.row_count, one.deleted)
-        parts.append(_keyed(view, one.fragment, one.first_row_id, one.sequence, index, positions, matching))
+        try:
+            rows = _keyed(view, one.fragment, one.first_row_id, one.sequence, index, positions, matching)
+        except CorruptDataError as e:
+            if lost is Lost.RENEW:
+                continue
+            raise CorruptDataError(
+                f"the source replaced files and removed the old ones, so the rows that it kept can't be found again ({e}). "
+                "Restore the files and sync again, or sync with lost='renew' to take such rows as new ones: they get "
+                "new row ids and lose the values of the columns added here"
+            ) from e
+        parts.append(rows)
         deleted_here.append(np.isin(positions, reader.deleted))
     return _stacked(parts), np.concatenate(deleted_here)
 
@@ -216,17 +219,31 @@ def _keyed(
     positions: np.ndarray,
     matching: Matching,
 ) -> _Rows:
-    where = np.full(len(positions), index)
     if matching.lineage:
         ids, updated = _lineage(view, fragment, first_row_id or 0, sequence)
         changed = updated[positions] > matching.synced_sequence
-        return _Rows(
-            where, positions, ids[positions].astype(np.uint64)[:, None], np.empty((0, 2), np.uint64), changed
-        )
+        return _keyed_rows(positions, index, ids[positions].astype(np.uint64)[:, None], changed=changed)
     content, keys = _fingerprints(view, fragment, matching)
     content = content[positions]
-    keys = content if keys is None else keys[positions]
-    return _Rows(where, positions, keys, content, np.zeros(len(positions), bool))
+    return _keyed_rows(positions, index, content if keys is None else keys[positions], content=content)
+
+
+def _keyed_rows(
+    positions: np.ndarray,
+    fragment: int,
+    keys: np.ndarray,
+    *,
+    content: np.ndarray | None = None,
+    changed: np.ndarray | None = None,
+) -> _Rows:
+    count = len(positions)
+    return _Rows(
+        np.full(count, fragment),
+        positions,
+        keys,
+        np.empty((0, 2), np.uint64) if content is None else content,
+        np.zeros(count, bool) if changed is None else changed,
+    )
 
 
 def _stacked(parts: Sequence[_Rows]) -> _Rows:

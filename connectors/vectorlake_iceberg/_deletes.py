@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -19,6 +19,8 @@ from vectorlake_iceberg._read import Entry, absolute
 
 _MAGIC: Final = b"\xd1\xd3\x39\x64"
 _READERS: Final = 16
+_PATH_ID: Final = 2_147_483_546
+"""The field id of `file_path` in position delete files."""
 
 Deletes = list[tuple[Entry, Mapping[str, BitMap64]]]
 """Delete files with the positions that each deletes, by the URI of the data file."""
@@ -57,26 +59,53 @@ def check_supported(entries: Iterable[Entry]) -> None:
 
 
 def read_deletes(entries: Iterable[Entry], read: Callable[[str], bytes]) -> Deletes:
-    """The positions that each delete file deletes.
+    """The positions that each delete file deletes; a file of several deletion vectors is read once.
 
     Raises:
         CorruptDataError: a delete file is missing or damaged; names it.
     """
+    by_path: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_path.setdefault(entry.file.file_path, []).append(entry)
 
-    def one(entry: Entry) -> tuple[Entry, Mapping[str, BitMap64]]:
-        path = entry.file.file_path
+    def one(path: str) -> Deletes:
         try:
             data = read(path)
         except NotFoundError as e:
             raise CorruptDataError(
                 f"the source's delete file {path} is missing, though its metadata names it"
             ) from e
-        if entry.file.file_format == FileFormat.PUFFIN:
-            return entry, _deletion_vector(entry, data)
-        return entry, _position_deletes(path, data)
+        return [(entry, _positions(entry, path, data)) for entry in by_path[path]]
 
     with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(one, entries))
+        return [found for part in pool.map(one, by_path) for found in part]
+
+
+def concerning(entries: Iterable[Entry], uris: Collection[str]) -> list[Entry]:
+    """The delete files that may delete rows of some data files, by what their manifests say of them."""
+    return [entry for entry in entries if any(_may_concern(entry, uri) for uri in uris)]
+
+
+def _may_concern(entry: Entry, uri: str) -> bool:
+    if entry.referenced is not None:
+        return entry.referenced == uri
+    low, high = (
+        bounds.get(_PATH_ID) if bounds else None
+        for bounds in (entry.file.lower_bounds, entry.file.upper_bounds)
+    )
+    if low is None or high is None:
+        return True
+    # Bounds are of paths as the writer wrote them, and may be cut: a cut lower bound is a prefix of one.
+    return any(
+        low <= path.encode() <= high
+        for path in (uri, uri.removeprefix("file://"), uri.replace("file://", "file:", 1))
+    )
+
+
+def _positions(entry: Entry, path: str, data: bytes) -> Mapping[str, BitMap64]:
+    if entry.file.file_format == FileFormat.PUFFIN:
+        return _deletion_vector(entry, data)
+    return _position_deletes(path, data)
 
 
 def _position_deletes(path: str, data: bytes) -> dict[str, BitMap64]:

@@ -5,14 +5,14 @@ Manifests never change, so those that both versions list are not opened.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyiceberg.manifest as ice
 from pyroaring import BitMap64
 
 from vectorlake.errors import CorruptDataError
-from vectorlake_iceberg._deletes import Deletes, applied, check_supported, read_deletes
+from vectorlake_iceberg._deletes import Deletes, applied, check_supported, concerning, read_deletes
 from vectorlake_iceberg._read import Entry, Source, entries, manifests
 from vectorlake_iceberg._state import SourceState
 
@@ -60,33 +60,54 @@ def changes(
     added, removed = _difference(_data(listed), _data(gone))
     added_deletes, removed_deletes = _difference(_deletes(listed), _deletes(gone))
 
-    everything = _delete_manifests(now.values())
-    opened = {manifest.manifest_path for manifest in fresh}
-    oldest = min((entry.sequence for entry in added), default=None)
-    needed = [
-        manifest
-        for manifest in everything
-        if manifest.manifest_path not in opened
-        and (removed_deletes or (oldest is not None and (manifest.sequence_number or 0) >= oldest))
-    ]
-    unchanged = entries(source, needed)
-    check_supported(unchanged)
-    current = read_deletes([*_deletes(listed), *unchanged], source.read)
-    before_files = [entry for entry in removed if _may_have_deletes(was.values())]
-    lost = _readable(source, removed_deletes)
-    old_deletes = _readable(source, entries(source, _delete_manifests(was.values()))) if before_files else []
-    touched = {uri for _, by_file in _of(current, added_deletes) for uri in by_file}
-    touched |= {uri for _, by_file in lost for uri in by_file}
-    touched -= {entry.uri for entry in (*added, *removed)}
+    fresh_deletes, lost = read_deletes(added_deletes, source.read), _readable(source, removed_deletes)
+    moved = {entry.uri for entry in (*added, *removed)}
+    touched = {uri for _, by_file in (*fresh_deletes, *lost) for uri in by_file} - moved
+    unchanged, opened = _unchanged_deletes(source, now, fresh, listed, added, touched, fresh_deletes, lost)
+    current = [*fresh_deletes, *read_deletes(unchanged, source.read)]
+    gone_uris = {entry.uri for entry in removed}
+    old_deletes = entries(source, _delete_manifests(was.values())) if gone_uris else []
     return Change(
         added=tuple(added),
-        removed=frozenset(entry.uri for entry in removed),
+        removed=frozenset(gone_uris),
         lineage={entry.uri: entry.first_row_id for entry in removed if entry.first_row_id is not None},
         deleted={**applied(current, added), **_union(current, touched)},
         restored=_union(lost, touched),
-        before=applied(old_deletes, before_files),
-        manifests_read=len(fresh) + len(needed) + len(was.keys() - now.keys()),
+        before=applied(_readable(source, concerning(old_deletes, gone_uris)), removed),
+        manifests_read=len(fresh) + opened + len(was.keys() - now.keys()),
     )
+
+
+def _unchanged_deletes(
+    source: Source,
+    now: Mapping[str, ice.ManifestFile],
+    fresh: Sequence[ice.ManifestFile],
+    listed: Sequence[Entry],
+    added: Sequence[Entry],
+    touched: Iterable[str],
+    fresh_deletes: Deletes,
+    lost: Deletes,
+) -> tuple[list[Entry], int]:
+    """Delete files that both versions have and that must be read all the same, and how many manifests that took.
+
+    That is: deletes of a data file that was added but is older than they are, and what still deletes rows of a file of
+    which a delete file was removed. A deletion vector, once it is there, stands for all deletes of its file.
+    """
+    whole = {uri for entry, by_file in fresh_deletes if entry.blob is not None for uri in by_file}
+    open_uris = ({uri for _, by_file in lost for uri in by_file} & set(touched)) - whole
+    oldest = min((entry.sequence for entry in added), default=None)
+    seen = {manifest.manifest_path for manifest in fresh}
+    needed = [
+        manifest
+        for manifest in _delete_manifests(now.values())
+        if manifest.manifest_path not in seen
+        and (open_uris or (oldest is not None and (manifest.sequence_number or 0) >= oldest))
+    ]
+    known = {entry.key for entry, _ in fresh_deletes}
+    others = [*entries(source, needed), *(entry for entry in _deletes(listed) if entry.key not in known)]
+    wanted = concerning(others, {*open_uris, *(entry.uri for entry in added)})
+    check_supported(wanted)
+    return wanted, len(needed)
 
 
 def _by_path(of: Iterable[ice.ManifestFile]) -> dict[str, ice.ManifestFile]:
@@ -127,20 +148,11 @@ def _delete_manifests(of: Iterable[ice.ManifestFile]) -> list[ice.ManifestFile]:
     return [manifest for manifest in of if manifest.content == ice.ManifestContent.DELETES]
 
 
-def _may_have_deletes(of: Iterable[ice.ManifestFile]) -> bool:
-    return bool(_delete_manifests(of))
-
-
 def _difference(new: list[Entry], old: list[Entry]) -> tuple[list[Entry], list[Entry]]:
     here, there = {entry.key for entry in new}, {entry.key for entry in old}
     return [entry for entry in new if entry.key not in there], [
         entry for entry in old if entry.key not in here
     ]
-
-
-def _of(deletes: Deletes, wanted: Iterable[Entry]) -> Deletes:
-    keys = {entry.key for entry in wanted}
-    return [pair for pair in deletes if pair[0].key in keys]
 
 
 def _union(deletes: Deletes, uris: Iterable[str]) -> dict[str, BitMap64]:

@@ -55,8 +55,8 @@ def sync(
             pyiceberg's configuration knows it by name, else the newest metadata file in the source's folder is taken.
         updated: what becomes of columns added here in rows that the source changed but that are known to be the same:
             `"clear"` empties them, so that `backfill_column` computes them anew; `"keep"` leaves them.
-        lost: what to do if the source has removed old files that are needed to find rewritten rows again: `"refuse"`, or
-            `"renew"` to take the rows of the new files as new ones.
+        lost: what to do if the source has removed old files that are needed to find rewritten rows again, and the table has
+            columns of its own: `"refuse"`, or `"renew"` to take such rows as new ones.
 
     Returns:
         The new snapshot; the present one, without a commit, if the source has not changed.
