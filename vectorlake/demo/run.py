@@ -18,6 +18,15 @@ from vectorlake.demo import sql
 from vectorlake.demo.corpus import STDLIB, embedding_text, harvest, installed_packages, standard_library
 from vectorlake.demo.embed import Lsa
 from vectorlake.demo.folder import DemoFolder
+from vectorlake.demo.measure import (
+    both_ends,
+    bytes_in,
+    files_under,
+    first_words,
+    milliseconds,
+    own_files,
+    size_of,
+)
 from vectorlake.demo.source import Growth, Source, build_source, grow_source, split
 from vectorlake.demo.story import Story
 from vectorlake.errors import InvalidInputError, UnsupportedError, VectorlakeError
@@ -158,9 +167,9 @@ def _build(folder: DemoFolder, story: Story, limit: int) -> tuple[Source, list[p
         # The last few per cent come later: the source grows.
         first, rest = split(batches, rows - max(rows // 50, 1))
         source = build_source(folder.iceberg, first)
-        parquet = sum(size for path, size, _ in _files(folder.iceberg) if path.endswith(".parquet"))
+        parquet = sum(size for path, size, _ in files_under(folder.iceberg) if path.endswith(".parquet"))
         story.fact(
-            "Iceberg table", f"{source.rows:,} rows, {source.data_files} Parquet files, {_size(parquet)}"
+            "Iceberg table", f"{source.rows:,} rows, {source.data_files} Parquet files, {size_of(parquet)}"
         )
         story.fact("where", str(folder.iceberg))
     return source, rest
@@ -191,13 +200,13 @@ def _import(folder: DemoFolder, story: Story, source: Source) -> tuple[vl.Table,
     with story.step(
         "import", "Import it without copying", "The lake's table points at the source's own files."
     ):
-        before = _files(folder.iceberg)
+        before = files_under(folder.iceberg)
         lake = vl.connect(folder.lake)
         with story.timed("import_only"):
             table = vectorlake_iceberg.import_table(source.table, lake, TABLE)
-        copied = _bytes_in(table, "data")
-        metadata = _bytes_in(table, "metadata")
-        untouched = _files(folder.iceberg) == before
+        copied = bytes_in(table, "data")
+        metadata = bytes_in(table, "metadata")
+        untouched = files_under(folder.iceberg) == before
         if table.count() != source.rows or not untouched:
             raise DemoMismatchError(
                 f"{table.count()} rows of {source.rows}; source files untouched: {untouched}"
@@ -205,7 +214,7 @@ def _import(folder: DemoFolder, story: Story, source: Source) -> tuple[vl.Table,
         story.code('table = vectorlake_iceberg.import_table(source, lake, "docs.docstrings")', "python")
         story.fact("rows", f"{table.count():,} in {table.snapshot.num_fragments} fragments")
         story.fact("bytes copied", f"{copied:,}", good=True)
-        story.fact("metadata", f"{_size(metadata)} written in {_ms(story.seconds['import_only'])}")
+        story.fact("metadata", f"{size_of(metadata)} written in {milliseconds(story.seconds['import_only'])}")
         story.fact("source files", "untouched, every one")
     return table, {"bytes_copied": copied, "metadata_bytes": metadata}
 
@@ -225,7 +234,7 @@ def _embed(story: Story, table: vl.Table) -> Model:
             f'                 type=vl.vector({dimensions}, "f32"), inputs=["name", "text"])',
             "python",
         )
-        before = _own_files(table)
+        before = own_files(table)
         with story.timed("add_column"), story.progress("embedding") as advance:
             table.add_column(
                 COLUMN,
@@ -234,14 +243,14 @@ def _embed(story: Story, table: vl.Table) -> Model:
                 inputs=["name", "text"],
                 progress=advance,
             )
-        written = _own_files(table).keys() - before.keys()
-        size = sum(_own_files(table)[path] for path in written)
+        written = own_files(table).keys() - before.keys()
+        size = sum(own_files(table)[path] for path in written)
         story.fact("model", f"fitted in {story.seconds['fit']:.1f} s")
         story.fact(
             "column",
             f"{table.count():,} vectors of {dimensions} × f32 in {story.seconds['add_column']:.1f} s",
         )
-        story.fact("bytes written", f"{_size(size)}: the new column's files and nothing else", good=True)
+        story.fact("bytes written", f"{size_of(size)}: the new column's files and nothing else", good=True)
     return model
 
 
@@ -260,11 +269,14 @@ def _search(story: Story, table: vl.Table, asked: NDArray[np.float32]) -> None:
             story.say(f"“{question}”")
             story.table(
                 {"distance": "right", "name": "left", "what it says": "wide"},
-                [[f"{hit['distance']:.3f}", _middle(hit["name"]), _first_line(hit["text"])] for hit in hits],
+                [
+                    [f"{hit['distance']:.3f}", both_ends(hit["name"]), first_words(hit["text"])]
+                    for hit in hits
+                ],
             )
         with story.timed("knn_again"):
             table.knn(asked, COLUMN, k=_TOP, metric="cosine", columns=["name", "text"])
-        first, again = (_ms(story.seconds[name]) for name in ("knn", "knn_again"))
+        first, again = (milliseconds(story.seconds[name]) for name in ("knn", "knn_again"))
         story.fact(
             "took", f"{first} (asked again: {again}), {len(QUESTIONS)} questions × {table.count():,} vectors"
         )
@@ -316,26 +328,28 @@ def _grow(
         story.fact(
             "source", f"{grown.appended:,} rows appended, {grown.deleted:,} deleted (deprecated classes)"
         )
-        rows, files = table.count(), _own_files(table)
+        rows, files = table.count(), own_files(table)
         with story.timed("sync_only"):
             vectorlake_iceberg.sync(table, source.table)
-        after_sync = _own_files(table)
+        after_sync = own_files(table)
         carried = sum(after_sync[path] for path in after_sync.keys() - files.keys())
         missing = table.count(f"{COLUMN} IS NULL")
         story.code(
             f'vectorlake_iceberg.sync(table)\ntable.backfill_column("{COLUMN}", model.column, inputs=["name", "text"])',
             "python",
         )
-        story.fact("synced", f"{rows:,} → {table.count():,} rows in {_ms(story.seconds['sync_only'])}")
+        story.fact(
+            "synced", f"{rows:,} → {table.count():,} rows in {milliseconds(story.seconds['sync_only'])}"
+        )
         story.fact("to embed", f"{missing:,} rows: the new ones; all others keep their vectors", good=True)
         with story.timed("backfill"):
             table.backfill_column(COLUMN, model.column, inputs=["name", "text"])
-        filled = sum(_own_files(table)[path] for path in _own_files(table).keys() - after_sync.keys())
+        filled = sum(own_files(table)[path] for path in own_files(table).keys() - after_sync.keys())
         story.fact(
             "sync wrote",
-            f"{_size(carried)}: vectors of rows that the source moved to other files, carried along",
+            f"{size_of(carried)}: vectors of rows that the source moved to other files, carried along",
         )
-        story.fact("backfill wrote", f"{_size(filled)}: the new rows' vectors, and nothing else", good=True)
+        story.fact("backfill wrote", f"{size_of(filled)}: the new rows' vectors, and nothing else", good=True)
         left = table.count(f"{COLUMN} IS NULL")
         if left or table.count() != rows + grown.appended - grown.deleted:
             raise DemoMismatchError(f"{left} rows without a vector, {table.count()} rows after the sync")
@@ -391,37 +405,3 @@ def _close(folder: DemoFolder, story: Story) -> None:
             (f"vectorlake history {lake} {TABLE}", "what happened to it"),
         ]
     )
-
-
-def _own_files(table: vl.Table) -> dict[str, int]:
-    """The table's own data files, of all versions, with their sizes."""
-    return {info.path: info.size for info in table.store.list("data")}
-
-
-def _bytes_in(table: vl.Table, folder: str) -> int:
-    return sum(info.size for info in table.store.list(folder))
-
-
-def _files(root: Path) -> list[tuple[str, int, int]]:
-    """Every file under a folder with its size and time of change."""
-    found = ((path, path.stat()) for path in sorted(root.rglob("*")) if path.is_file())
-    return [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in found]
-
-
-def _first_line(text: str) -> str:
-    return " ".join(text.strip().split("\n\n")[0].split())
-
-
-def _middle(name: str, most: int = 32) -> str:
-    """A dotted name whose middle is left out where it is long: both ends tell the most."""
-    return name if len(name) <= most else f"{name[: most // 3]}…{name[-(most - most // 3 - 1) :]}"
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:,.0f} ms"
-
-
-def _size(count: int) -> str:
-    if count < 1000:
-        return f"{count} bytes"
-    return f"{count / 1000:.1f} kB" if count < 1_000_000 else f"{count / 1_000_000:.1f} MB"
