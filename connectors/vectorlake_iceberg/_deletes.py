@@ -81,25 +81,26 @@ def read_deletes(entries: Iterable[Entry], read: Callable[[str], bytes]) -> Dele
         return [found for part in pool.map(one, by_path) for found in part]
 
 
-def concerning(entries: Iterable[Entry], uris: Collection[str]) -> list[Entry]:
+def concerning(entries: Iterable[Entry], uris: Iterable[str]) -> list[Entry]:
     """The delete files that may delete rows of some data files, by what their manifests say of them."""
-    return [entry for entry in entries if any(_may_concern(entry, uri) for uri in uris)]
-
-
-def _may_concern(entry: Entry, uri: str) -> bool:
-    if entry.referenced is not None:
-        return entry.referenced == uri
-    low, high = (
-        bounds.get(_PATH_ID) if bounds else None
-        for bounds in (entry.file.lower_bounds, entry.file.upper_bounds)
-    )
-    if low is None or high is None:
-        return True
-    # Bounds are of paths as the writer wrote them, and may be cut: a cut lower bound is a prefix of one.
-    return any(
-        low <= path.encode() <= high
+    wanted = frozenset(uris)
+    # Bounds are of paths as the writer wrote them.
+    paths = frozenset(
+        path.encode()
+        for uri in wanted
         for path in (uri, uri.removeprefix("file://"), uri.replace("file://", "file:", 1))
     )
+    return [entry for entry in entries if wanted and _may_concern(entry, wanted, paths)]
+
+
+def _may_concern(entry: Entry, uris: Collection[str], paths: Collection[bytes]) -> bool:
+    if entry.referenced is not None:
+        return entry.referenced in uris
+    low = (entry.file.lower_bounds or {}).get(_PATH_ID)
+    high = (entry.file.upper_bounds or {}).get(_PATH_ID)
+    if low is None or high is None:
+        return True
+    return low in paths if low == high else any(low <= path <= high for path in paths)
 
 
 def _positions(entry: Entry, path: str, data: bytes) -> Mapping[str, BitMap64]:

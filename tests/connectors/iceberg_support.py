@@ -170,6 +170,8 @@ class HandMade:
             partition=Record(*partition),
             record_count=len(pairs),
             file_size_in_bytes=path.stat().st_size,
+            lower_bounds={PATH_ID: pairs[0][0].encode()},
+            upper_bounds={PATH_ID: pairs[-1][0].encode()},
         )
 
     def deletion_vectors(self, deleted: Mapping[str, Iterable[int]]) -> list[ice.DataFile]:

@@ -114,13 +114,14 @@ def folder() -> Iterator[Path]:
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
-@given(steps=steps, partitioned=st.booleans())
-def test_any_history(folder: Path, steps: list[tuple[str, int]], partitioned: bool) -> None:
+@given(steps=steps, partitioned=st.booleans(), keyed=st.booleans())
+def test_any_history(folder: Path, steps: list[tuple[str, int]], partitioned: bool, keyed: bool) -> None:
     root = Path(tempfile.mkdtemp(dir=folder))
     schema = Schema(
-        ice.NestedField(1, "id", ice.LongType(), required=False),
+        ice.NestedField(1, "id", ice.LongType(), required=keyed),
         ice.NestedField(2, "a", ice.IntegerType(), required=False),
         ice.NestedField(3, "b", ice.StringType(), required=False),
+        identifier_field_ids=[1] if keyed else [],
     )
     source = new_catalog(root / "source").create_table("ns.t", schema)
     if partitioned:
@@ -146,11 +147,15 @@ def test_any_history(folder: Path, steps: list[tuple[str, int]], partitioned: bo
         assert rows_of(found.select(expected.column_names)) == rows_of(expected)
         now = _own(table)
         for row_id, (values, own) in now.items():
-            # Row ids are never reused: a row that was there still has its own value, with unchanged values of its source.
-            if row_id in owned:
+            # Row ids are never reused: a row that was there still has its own value, if its source's values are unchanged.
+            if row_id not in owned:
+                assert own is None
+            elif columns != table.schema.names[:-1]:
+                assert own == owned[row_id][1] or (keyed and own is None)
+            elif values == owned[row_id][0]:
                 assert own == owned[row_id][1]
-                assert columns != table.schema.names[:-1] or values == owned[row_id][0]
             else:
+                assert keyed
                 assert own is None
         if columns == table.schema.names[:-1]:
             # Every row that both versions have was found again, as often as both have it.
