@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import duckdb
 import pyarrow as pa
@@ -26,21 +27,25 @@ _DEFAULT: Final = "main"
 _PLACES: Final = 16
 """Views that show whatever table a macro asks for, so many different ones at a time."""
 
-_FUNCTIONS: Final = ("pin", "place", "knn", "knn_all", "write")
+_attached: WeakValueDictionary[str, Attached] = WeakValueDictionary()
+"""Lakes by the key that DuckDB keeps for them; the sources of their views keep them alive."""
 
-_attached: dict[str, Attached] = {}
+_left_behind: list[Attached] = []
+"""Lakes that were detached through another connection than attached: only that one can remove their functions."""
+
 _ids = itertools.count()
 
 
 class Attached:
     """A lake attached to a DuckDB database under a name."""
 
-    def __init__(self, lake: Lake, name: str, include: Sequence[str] | None) -> None:
+    def __init__(self, lake: Lake, name: str, include: Sequence[str] | None, *, key: str) -> None:
         self.lake = lake
         self.name = name
         self.include = include
-        self.prefix = f"__vl_{name}_"
-        self.views: dict[tuple[str, str], str] = {}
+        self.key = key
+        self.prefix = f"__vl_{name}_{key}_"
+        self.functions = functions.make_functions(self)
         self._pins = Pins()
         self._lock = threading.Lock()
         self._handles: dict[str, TableHandle] = {}
@@ -98,13 +103,15 @@ class Attached:
     def create_places(self, cursor: duckdb.DuckDBPyConnection) -> None:
         """Create the views that macros read, before they show anything."""
         for index in range(_PLACES):
-            self._create_view(cursor, f"place_{index}", TableSource(self._pins, None), hidden=(PIN,))
+            self._create_view(
+                cursor, f"place_{index}", TableSource(self._pins, None, owner=self), hidden=(PIN,)
+            )
 
     def create_view(self, cursor: duckdb.DuckDBPyConnection, namespace: str, view: str) -> None:
         """Create the view of a table or version in the cursor's schema."""
         handle = self.handle(f"{namespace}.{view}")
         handle.bind()  # DuckDB would tell of a missing version in its own words
-        source = TableSource(self._pins, handle)
+        source = TableSource(self._pins, handle, owner=self)
         self._create_view(cursor, view, source, hidden=(ROW_ID, PIN))
 
     def _create_view(
@@ -115,8 +122,9 @@ class Attached:
             self._sources.append(source)
         pin = f"{quoted_name(self.prefix + 'pin')}({quoted_text(key)})"
         shown = f"* EXCLUDE ({', '.join(map(quoted_name, hidden))})"
-        # DuckDB finds `source` by its name in this frame, and the view keeps it.
-        relation = cursor.sql(f"SELECT {shown} FROM source WHERE {quoted_name(PIN)} = {pin}")
+        sql = f"SELECT {shown} FROM source WHERE {quoted_name(PIN)} = {pin}"
+        relation = cursor.from_arrow(source).query("source", sql)
+        assert relation is not None  # a SELECT always is one
         relation.create_view(view, replace=False)
 
     def wanted(self) -> list[tuple[str, str]]:
@@ -162,7 +170,7 @@ def attach(
             raise AlreadyExistsError(
                 f"DuckDB has a catalog {taken[0][0]!r} already: detach it, or attach the lake under another name"
             )
-        attached = Attached(lake, name, None if include is None else list(include))
+        attached = Attached(lake, name, None if include is None else list(include), key=f"{next(_ids)}")
         try:
             _attach(con, cursor, attached)
         except BaseException:
@@ -174,10 +182,18 @@ def attach(
 def _attach(con: duckdb.DuckDBPyConnection, cursor: duckdb.DuckDBPyConnection, attached: Attached) -> None:
     name, hidden = quoted_name(attached.name), quoted_name(f"{attached.name}$")
     cursor.execute(f"ATTACH ':memory:' AS {name}; ATTACH ':memory:' AS {hidden}")
-    key = f"{next(_ids)}"
-    cursor.execute(f"CREATE TABLE {hidden}.{_DEFAULT}.attached AS SELECT {quoted_text(key)} AS key")
-    _attached[key] = attached
-    _create_functions(con, attached)
+    cursor.execute(f"CREATE TABLE {hidden}.{_DEFAULT}.attached AS SELECT {quoted_text(attached.key)} AS key")
+    _attached[attached.key] = attached
+    for function in attached.functions:
+        con.create_function(  # type: ignore[call-overload]  # the stubs name enums, the function takes their names
+            attached.prefix + function.name,
+            function.call,
+            function.parameters,
+            function.returns,
+            type="arrow",
+            null_handling="special",
+            side_effects=function.volatile,
+        )
     cursor.execute(f"USE {hidden}.{_DEFAULT}")
     attached.create_places(cursor)
     macros = functions.macros(attached.prefix)
@@ -185,32 +201,6 @@ def _attach(con: duckdb.DuckDBPyConnection, cursor: duckdb.DuckDBPyConnection, a
         cursor.execute(f"CREATE MACRO {name}.{_DEFAULT}.{quoted_name(macro)}{body}")
     _create_short(con, macros)
     _refresh(cursor, attached)
-
-
-def _create_functions(con: duckdb.DuckDBPyConnection, attached: Attached) -> None:
-    def create(
-        name: str, function: functions.Function, parameters: list[str] | None, returns: str, **options: Any
-    ) -> None:
-        con.create_function(  # type: ignore[call-overload]  # the stubs name enums, the function takes their names
-            attached.prefix + name,
-            function,
-            parameters,
-            returns,
-            type="arrow",
-            null_handling="special",
-            **options,
-        )
-
-    # DuckDB folds these two while it plans and binds a statement: they are no side effects in its sense.
-    create("pin", functions.pin_function(attached), ["VARCHAR"], "VARCHAR")
-    create("place", functions.place_function(attached), ["VARCHAR"] * 3, "VARCHAR")
-    # Searches and writes must run with each execution, not once when a statement is prepared.
-    create("knn", functions.knn_function(attached), None, f"{functions.MATCH_SQL}[]", side_effects=True)
-    create(
-        "knn_all", functions.knn_all_function(attached), None, f"{functions.MATCH_SQL}[][]", side_effects=True
-    )
-    returned = 'STRUCT("table" VARCHAR, version BIGINT, "rows" BIGINT)[]'
-    create("write", functions.write_function(attached), None, returned, side_effects=True)
 
 
 def _create_short(con: duckdb.DuckDBPyConnection, macros: Mapping[str, str]) -> None:
@@ -241,11 +231,12 @@ def detach(con: duckdb.DuckDBPyConnection, name: str = "lake") -> None:
     _drop_short(con, attached)
     with con.cursor() as cursor:
         cursor.execute(f"DETACH {quoted_name(attached.name)}; DETACH {quoted_name(attached.name + '$')}")
-    for function in _FUNCTIONS:
-        try:
-            con.remove_function(attached.prefix + function)
-        except duckdb.Error:
-            continue
+    try:
+        for function in attached.functions:
+            con.remove_function(attached.prefix + function.name)
+    except duckdb.InvalidInputException:
+        # DuckDB holds no reference to a function that it may still call: losing ours would crash the process.
+        _left_behind.append(attached)
     _attached.pop(key, None)
 
 
@@ -253,7 +244,7 @@ def _drop_short(con: duckdb.DuckDBPyConnection, attached: Attached) -> None:
     rows = con.execute(
         "SELECT database_name, function_name FROM duckdb_functions() "
         "WHERE function_type = 'table_macro' AND regexp_matches(macro_definition, $1) AND database_name <> $2",
-        [f"\\b{re.escape(attached.prefix)}({'|'.join(_FUNCTIONS)})\\b", attached.name],
+        [re.escape(attached.prefix), attached.name],
     ).fetchall()
     for database, macro in rows:
         con.execute(f"DROP MACRO TABLE {quoted_name(database, _DEFAULT, macro)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -14,7 +15,19 @@ from vectorlake import InvalidInputError, Table
 MATCH: Final = pa.struct([("rank", pa.int32()), ("row_id", pa.int64()), ("distance", pa.float64())])
 MATCH_SQL: Final = "STRUCT(rank INTEGER, row_id BIGINT, distance DOUBLE)"
 
-Function = Callable[..., pa.Array]
+Call = Callable[..., pa.Array]
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function that DuckDB calls with Arrow arrays, one element a row."""
+
+    name: str
+    call: Call
+    parameters: list[str] | None
+    returns: str
+    volatile: bool
+    """Whether it runs with each execution; else DuckDB folds it once, while it binds or plans a statement."""
 
 
 class Tables(Protocol):
@@ -33,7 +46,7 @@ class Tables(Protocol):
         """Write rows into a table: what `write_table` returns of the commit."""
 
 
-def pin_function(tables: Tables) -> Function:
+def _pin(tables: Tables) -> Call:
     """`pin(key)`: folded while a statement is planned."""
 
     def pin(keys: pa.ChunkedArray) -> pa.Array:
@@ -42,7 +55,7 @@ def pin_function(tables: Tables) -> Function:
     return pin
 
 
-def place_function(tables: Tables) -> Function:
+def _place(tables: Tables) -> Call:
     """`place(table, version, shown)`: folded while a statement is bound."""
 
     def place(names: pa.ChunkedArray, versions: pa.ChunkedArray, shown: pa.ChunkedArray) -> pa.Array:
@@ -52,7 +65,7 @@ def place_function(tables: Tables) -> Function:
     return place
 
 
-def knn_function(tables: Tables) -> Function:
+def _knn(tables: Tables) -> Call:
     """`knn(pin, vec, k, metric, filter, column)`: a list of matches for each vector."""
 
     def knn(pins: pa.ChunkedArray, vectors: pa.ChunkedArray, *options: pa.ChunkedArray) -> pa.Array:
@@ -68,7 +81,7 @@ def knn_function(tables: Tables) -> Function:
     return knn
 
 
-def knn_all_function(tables: Tables) -> Function:
+def _knn_all(tables: Tables) -> Call:
     """`knn_all(pin, vecs, k, metric, filter, column)`: the same for lists of vectors, each list in one search."""
 
     def knn_all(pins: pa.ChunkedArray, lists: pa.ChunkedArray, *options: pa.ChunkedArray) -> pa.Array:
@@ -84,7 +97,7 @@ def knn_all_function(tables: Tables) -> Function:
     return knn_all
 
 
-def write_function(tables: Tables) -> Function:
+def _write(tables: Tables) -> Call:
     """`write(table, rows, mode)`: all rows in one commit.
 
     It returns a list, since DuckDB calls a volatile function once for each field taken out of a struct.
@@ -168,6 +181,18 @@ def query_matrix(queries: pa.Array) -> np.ndarray:
         )
     numbers: np.ndarray = flat.to_numpy(zero_copy_only=False)
     return numbers.reshape(len(dense), lengths[0] if lengths else 0)
+
+
+def make_functions(tables: Tables) -> tuple[Function, ...]:
+    """The functions that the macros and views call."""
+    written = 'STRUCT("table" VARCHAR, version BIGINT, "rows" BIGINT)[]'
+    return (
+        Function("pin", _pin(tables), ["VARCHAR"], "VARCHAR", volatile=False),
+        Function("place", _place(tables), ["VARCHAR"] * 3, "VARCHAR", volatile=False),
+        Function("knn", _knn(tables), None, f"{MATCH_SQL}[]", volatile=True),
+        Function("knn_all", _knn_all(tables), None, f"{MATCH_SQL}[][]", volatile=True),
+        Function("write", _write(tables), None, written, volatile=True),
+    )
 
 
 def macros(prefix: str) -> dict[str, str]:

@@ -135,11 +135,13 @@ class TableSource(ds.Dataset, ArrowScanSource):  # type: ignore[misc]
 
     schema_is_stable = False
 
-    def __init__(self, pins: Pins, handle: TableHandle | None, columns: Columns = Columns.ALL) -> None:
+    def __init__(self, pins: Pins, handle: TableHandle | None, *, owner: object) -> None:
         # The base class wraps a C++ dataset and offers no constructor; DuckDB only checks that it is one.
         self.obj: Any = self
+        # DuckDB keeps a source while its view is there, which keeps the functions that the view calls.
+        self._owner = owner
         self._pins = pins
-        self._shown = (handle, columns)
+        self._shown = (handle, Columns.ALL)
         self._bound: dict[int, tuple[TableHandle | None, Columns]] = {}
 
     def show(self, handle: TableHandle, columns: Columns) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import vectorlake_duckdb
+from vectorlake_duckdb._catalog import _attached
 
 import vectorlake as vl
 from vectorlake.errors import AlreadyExistsError, NotFoundError
@@ -111,6 +113,61 @@ def test_a_name_is_attached_once_and_free_again_after_detach(
         vectorlake_duckdb.detach(con)
     vectorlake_duckdb.attach(con, lake)
     assert all_of(con, "SELECT count(*) FROM lake.ns.items") == [(10,)]
+
+
+def test_attach_and_detach_through_different_cursors(con: duckdb.DuckDBPyConnection, lake: vl.Lake) -> None:
+    add_items(lake)
+    con.execute("SET python_enable_replacements = false")
+    for _ in range(2):
+        vectorlake_duckdb.attach(con.cursor(), lake)
+        assert all_of(con, "SELECT count(*) FROM knn('ns.items', [0, 0], 4)") == [(4,)]
+        vectorlake_duckdb.detach(con.cursor())
+    assert all_of(con, "SHOW ALL TABLES") == []
+
+
+def test_a_lake_goes_away_with_its_database(lake: vl.Lake) -> None:
+    add_items(lake)
+    before = len(_attached)
+    with duckdb.connect() as con:
+        vectorlake_duckdb.attach(con, lake)
+        assert len(_attached) == before + 1
+    del con
+    gc.collect()
+    assert len(_attached) == before
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "CREATE TABLE copied AS SELECT * FROM lake.ns.items",
+        "COPY (SELECT * FROM lake.ns.items) TO '{folder}/out.parquet'",
+        "EXPLAIN ANALYZE SELECT * FROM lake.ns.items WHERE id > 3",
+        "SUMMARIZE lake.ns.items",
+        "SELECT * FROM lake.ns.items USING SAMPLE 3",
+        "SELECT id, row_number() OVER (ORDER BY price DESC) FROM lake.ns.items QUALIFY row_number() OVER () < 3",
+        "WITH RECURSIVE r AS (SELECT 0 AS id UNION ALL SELECT i.id FROM lake.ns.items i, r WHERE i.id = r.id + 1) FROM r",
+        "SELECT a.id, b.name FROM lake.ns.items a LEFT JOIN lake.ns.items b ON a.id = b.id + 1 WHERE b.id IS NULL",
+        "SELECT (SELECT max(b.price) FROM lake.ns.items b WHERE b.id < a.id) FROM lake.ns.items a",
+        "FROM lake.ns.items UNION FROM lake.ns.items",
+        "PIVOT (SELECT id % 2 AS odd, price FROM lake.ns.items) ON odd USING sum(price)",
+    ],
+)
+def test_statements_of_all_kinds(
+    con: duckdb.DuckDBPyConnection, lake: vl.Lake, tmp_path: Path, sql: str
+) -> None:
+    add_items(lake)
+    vectorlake_duckdb.attach(con, lake)
+    found = con.execute(sql.format(folder=tmp_path)).fetchall()
+    con.execute("CREATE SCHEMA IF NOT EXISTS ns; CREATE TABLE ns.items AS SELECT * FROM lake.ns.items")
+    native = (
+        sql.replace("lake.ns.items", "ns.items")
+        .replace("TABLE copied", "TABLE native")
+        .format(folder=tmp_path)
+    )
+    expected = con.execute(native).fetchall()
+    if "ANALYZE" not in sql and "SAMPLE" not in sql and "SUMMARIZE" not in sql:
+        assert sorted(found, key=repr) == sorted(expected, key=repr)
+    assert len(found) == len(expected)
 
 
 def test_two_lakes_side_by_side(con: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
