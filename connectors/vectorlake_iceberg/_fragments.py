@@ -63,8 +63,11 @@ def fragments_over(
         CorruptDataError: a data file is missing or has another length than the source recorded; names it.
     """
     partitions, decoders = _identity_columns(source, schema), bound_decoders(schema.fields)
-    with ThreadPoolExecutor(_HEADS) as pool:
-        infos = list(pool.map(lambda entry: _head(entry, resolve), entries))
+    if all(entry.uri.startswith("file:") for entry in entries):
+        infos = [_head(entry, resolve) for entry in entries]  # quicker than handing each to a thread
+    else:
+        with ThreadPoolExecutor(_HEADS) as pool:
+            infos = list(pool.map(lambda entry: _head(entry, resolve), entries))
     return [
         _fragment(entry, info, decoders, layout, partitions.get(entry.file.spec_id, ()))
         for entry, info in zip(entries, infos, strict=True)
