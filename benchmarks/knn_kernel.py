@@ -16,6 +16,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path as FilePath
 
+PAUSE = 0.1
+"""Seconds between runs: the threads of OpenMP and OpenBLAS keep a core busy for a while after their work."""
+
 DATA = FilePath(__file__).resolve().parents[2] / "shared" / "data" / "pypi_minilm"
 
 
@@ -94,6 +97,7 @@ def measure(contest: dict[str, Callable[[], object]], runs: int) -> dict[str, li
     times: dict[str, list[float]] = {name: [] for name in contest}
     for run in range(runs + 1):
         for name, call in contest.items():
+            time.sleep(PAUSE)
             started = time.perf_counter()
             call()
             if run:

@@ -136,7 +136,8 @@ class ExactKnn:
     def _filter(
         self, rows: Rows, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_], team: _Team
     ) -> None:
-        from vectorlake.kernels.paths import RUN_ROWS, Block
+        from vectorlake.kernels.paths import Block
+        from vectorlake.kernels.select import RUN
 
         if self._search is None:
             self._search = self._open(rows, mask)
@@ -147,8 +148,8 @@ class ExactKnn:
             part = slice(first, first + search.block_rows)
             block = Block(rows.part(part), ids[part], mask[part])
             search.begin(block)
-            starts = range(0, block.rows.count, RUN_ROWS)
-            team.run(search.encode, [(s, min(s + RUN_ROWS, block.rows.count)) for s in starts])
+            starts = range(0, block.rows.count, RUN)
+            team.run(search.encode, [(s, min(s + RUN, block.rows.count)) for s in starts])
             search.ready()
             team.run(search.search, groups)
 

@@ -17,13 +17,12 @@ from vectorlake.kernels.quantize import QueryCode, encode_queries
 from vectorlake.kernels.reference import METRIC_CODES
 from vectorlake.kernels.rows import Rows
 from vectorlake.kernels.scan import prepare_queries
+from vectorlake.kernels.select import RUN
 
 BLOCK_BYTES: Final = 8 << 20
 """How large an encoded block may be: each group of queries reads it, from the last level of cache."""
 
 MOST_ROWS: Final = 16384
-RUN_ROWS: Final = 512
-
 _QUERIES_AT_ONCE: Final = 2048
 _SMALLEST_LENGTH: Final = 1e-30
 
@@ -48,7 +47,7 @@ class Task:
 
     @property
     def room(self) -> int:
-        """How many candidates may wait for each query."""
+        """How many candidates may wait for each query, besides those of a run."""
         return max(1024, min(8 * int(self.distances.shape[1]), MOST_ROWS))
 
 
@@ -78,7 +77,7 @@ class SearchPath(Protocol):
         ...
 
     def encode(self, start: int, end: int) -> None:
-        """Encode some of its rows; `start` is a multiple of RUN_ROWS."""
+        """Encode some of its rows; `start` is a multiple of RUN."""
         ...
 
     def ready(self) -> None:
@@ -99,10 +98,11 @@ class _Encoding:
         self.layout = layout
         self.padded = padded
         width = padded * (4 if layout == LAYOUT_FLOATS else 1)
-        runs = max(1, BLOCK_BYTES // (width * RUN_ROWS))
-        self.block_rows = min(MOST_ROWS, runs * RUN_ROWS)
+        runs = max(1, BLOCK_BYTES // (width * RUN))
+        self.block_rows = min(MOST_ROWS, runs * RUN)
         self.queries = _encode_all(task, levels=levels, offset=offset, padded=padded)
         self.largest = 0.0
+        self.local = threading.local()
         self.metric = METRIC_CODES[task.metric]
         self.integers = np.empty(0, np.uint8)
         self.floats = np.empty((0, padded), np.float32)
@@ -137,6 +137,16 @@ class _Encoding:
             self.wide_terms,
         )
 
+    def workspace(self, queries: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """Where candidates of some queries wait; each thread keeps its own."""
+        kept: tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]] | None
+        kept = getattr(self.local, "workspace", None)
+        if kept is None or len(kept[0]) < queries:
+            width = self.task.room + RUN
+            kept = np.empty((queries, width), np.int32), np.empty((3, queries, width), np.float32)
+            self.local.workspace = kept
+        return kept
+
     def ready(self) -> None:
         self.largest = max(float(self.wide_terms[2].max()), _SMALLEST_LENGTH)
         units = np.array([[1.0], [1.0], [1.0], [self.largest]]) * self.largest
@@ -170,7 +180,6 @@ class PanelPath(_Encoding):
             self.queries.facts[first:end],
             self.tiles.ctypes.data + first * self.padded,
             self.integers.ctypes.data,
-            self.task.room,
             self.terms,
             self.largest,
             rows.code,
@@ -179,6 +188,7 @@ class PanelPath(_Encoding):
             self.block.ids,
             self.task.distances[first:end],
             self.task.row_ids[first:end],
+            *self.workspace(end - first),
         )
 
 
@@ -189,7 +199,6 @@ class _ProductPath(_Encoding):
         super().__init__(
             task, levels=levels, layout=layout, offset=0, padded=-(-task.queries.dimension // 4) * 4
         )
-        self.local = threading.local()
 
     def select(self, first: int, end: int, products: int, stride: int) -> None:
         asked, rows = self.task.queries, self.block.rows
@@ -203,7 +212,6 @@ class _ProductPath(_Encoding):
             self.queries.facts[first:end],
             products,
             stride,
-            self.task.room,
             self.terms,
             self.largest,
             rows.code,
@@ -212,6 +220,7 @@ class _ProductPath(_Encoding):
             self.block.ids,
             self.task.distances[first:end],
             self.task.row_ids[first:end],
+            *self.workspace(1),
         )
 
 

@@ -11,8 +11,8 @@ from vectorlake.kernels.select import RUN, begin, visit
 
 
 @entry(
-    "void(int64, int64, int64, int64, int64, int64, float64[:, ::1], int64, int64, int64, float32[:, ::1], "
-    "float64, int64, int64, int64, int64[::1], float64[:, ::1], int64[:, ::1])"
+    "void(int64, int64, int64, int64, int64, int64, float64[:, ::1], int64, int64, float32[:, ::1], "
+    "float64, int64, int64, int64, int64[::1], float64[:, ::1], int64[:, ::1], int32[:, ::1], float32[:, :, ::1])"
 )
 def search_products(
     metric: int,
@@ -24,7 +24,6 @@ def search_products(
     facts: Any,
     products: int,
     product_stride: int,
-    room: int,
     terms: Any,
     largest: float,
     code: int,
@@ -33,6 +32,8 @@ def search_products(
     row_ids: Any,
     heap_distances: Any,
     heap_ids: Any,
+    rows: Any,
+    nearness: Any,
 ) -> None:
     """Offer a block's rows to the heaps of a group of queries, given their products.
 
@@ -46,7 +47,6 @@ def search_products(
         facts: float64 [g, FACTS], see `quantize`.
         products: address of [g, rows] products, int32 or float32.
         product_stride: bytes from one query's products to the next's.
-        room: how many candidates may wait for each query, besides those of a run.
         terms: float32 [4, rows], in units of `largest`; rows is a multiple of PANEL_ROWS.
         largest: the longest row in product space.
         code: element type of the block as stored.
@@ -55,6 +55,8 @@ def search_products(
         row_ids: int64 [rows].
         heap_distances: float64 [g, k].
         heap_ids: int64 [g, k].
+        rows: int32 [1, room + RUN], to work in.
+        nearness: float32 [3, 1, room + RUN], to work in.
     """
     group = facts.shape[0]
     total = terms.shape[1]
@@ -62,10 +64,6 @@ def search_products(
     lines = np.empty((group, 3))
     factors = np.empty((group, 5), np.float32)
     biases = np.empty(group, np.int32)
-    rows = np.empty(room + RUN, np.int32)
-    highs = np.empty(room + RUN, np.float32)
-    lows = np.empty(room + RUN, np.float32)
-    spare = np.empty(room + RUN, np.float32)
     buffer = np.empty(dimension, np.float32)
     query = np.empty(dimension, np.float64)
     begin(metric, facts, dimension, largest, heap_distances, lines, thresholds, factors, biases)
@@ -92,11 +90,11 @@ def search_products(
                 factors[q],
                 biases[q],
                 threshold,
-                rows,
-                highs,
-                lows,
+                rows[0],
+                nearness[0, 0],
+                nearness[1, 0],
                 count,
-                spare,
+                nearness[2, 0],
                 buffer,
                 heap_distances[q],
                 heap_ids[q],

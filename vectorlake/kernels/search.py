@@ -13,8 +13,8 @@ from vectorlake.kernels.select import RUN, begin, visit
 
 
 @entry(
-    "void(int64, int64, int64, int64, int64, int64, float64[:, ::1], int64, int64, int64, float32[:, ::1], "
-    "float64, int64, int64, int64, int64[::1], float64[:, ::1], int64[:, ::1])"
+    "void(int64, int64, int64, int64, int64, int64, float64[:, ::1], int64, int64, float32[:, ::1], "
+    "float64, int64, int64, int64, int64[::1], float64[:, ::1], int64[:, ::1], int32[:, ::1], float32[:, :, ::1])"
 )
 def search_panels(
     metric: int,
@@ -26,7 +26,6 @@ def search_panels(
     facts: Any,
     tiles: int,
     panels: int,
-    room: int,
     terms: Any,
     largest: float,
     code: int,
@@ -35,6 +34,8 @@ def search_panels(
     row_ids: Any,
     heap_distances: Any,
     heap_ids: Any,
+    rows: Any,
+    nearness: Any,
 ) -> None:
     """Offer a block's rows to the heaps of a group of queries, by integer products of panels and tiles.
 
@@ -48,7 +49,6 @@ def search_panels(
         facts: float64 [g, FACTS], see `quantize`.
         tiles: address of the group's integers, by whole tiles.
         panels: address of the block's integers.
-        room: how many candidates may wait for each query, besides those of a run.
         terms: float32 [4, rows], in units of `largest`; rows is a multiple of PANEL_ROWS.
         largest: the longest row in product space.
         code: element type of the block as stored.
@@ -57,6 +57,8 @@ def search_panels(
         row_ids: int64 [rows].
         heap_distances: float64 [g, k].
         heap_ids: int64 [g, k].
+        rows: int32 [at least g, room + RUN], to work in.
+        nearness: float32 [3, at least g, room + RUN], to work in.
     """
     group = facts.shape[0]
     total = terms.shape[1]
@@ -64,11 +66,8 @@ def search_panels(
     lines = np.empty((group, 3))
     factors = np.empty((group, 5), np.float32)
     biases = np.empty(group, np.int32)
-    rows = np.empty((group, room + RUN), np.int32)
-    highs = np.empty((group, room + RUN), np.float32)
-    lows = np.empty((group, room + RUN), np.float32)
+    highs, lows, spare = nearness[0], nearness[1], nearness[2, 0]
     counts = np.zeros(group, np.int64)
-    spare = np.empty(room + RUN, np.float32)
     buffer = np.empty(dimension, np.float32)
     query = np.empty(dimension, np.float64)
     products = np.empty((TILE_QUERIES, RUN), np.int32)
