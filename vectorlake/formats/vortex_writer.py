@@ -1,27 +1,22 @@
-"""Batches pushed to Vortex, which pulls: its writer runs in a thread and reads from a short queue."""
+"""Batches pushed to Vortex, which pulls: they wait in memory, or beyond some MiB in a file, until the writer closes.
+
+Feeding Vortex from a thread while batches arrive is no way: its runtime may pull the next batch on any thread that
+calls Vortex, and so wait in the very thread that is to push that batch.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import queue
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import vortex as vx
 
-_WAITING_BATCHES: Final = 2
-_POLL_SECONDS: Final = 0.05
-
-
-class _Abandoned(Exception):
-    """Raised in the writing thread to stop it."""
-
-
-_Item: TypeAlias = pa.RecordBatch | _Abandoned | None
+_MEMORY_BYTES: Final = 64 * 1024 * 1024
+"""What may wait in memory; a larger file is spilled, so that memory stays bounded."""
 
 
 class VortexSink:
@@ -35,68 +30,58 @@ class VortexSink:
     """
 
     def __init__(self, path: Path, schema: pa.Schema, *, hidden: int) -> None:
+        self._path = path
         self._schema = schema
         self._hidden = hidden
         self._rows = 0
-        self._queue: queue.Queue[_Item] = queue.Queue(_WAITING_BATCHES)
-        self._outcome: list[BaseException] = []
-        self._thread = threading.Thread(
-            target=_write,
-            args=(str(path), schema, self._queue, self._outcome),
-            name=f"vortex-writer-{path.name[-24:]}",
-            daemon=True,
-        )
-        # The file must be creatable now, when an error can still say so, and not at the first batch.
+        self._waiting: list[pa.RecordBatch] = []
+        self._waiting_bytes = 0
+        self._spill = path.with_name(f"{path.name}.spill")
+        self._spilling: pa.RecordBatchFileWriter | None = None
+        # The file must be creatable now, when an error can still say so, and not at the end.
         path.open("xb").close()
-        self._thread.start()
 
     def write(self, batch: pa.RecordBatch) -> None:
         columns = [*batch.columns, pa.array(np.arange(self._rows, self._rows + batch.num_rows))]
         if self._hidden > 1:
             columns.append(pa.repeat(False, batch.num_rows))
         self._rows += batch.num_rows
-        self._put(pa.RecordBatch.from_arrays(columns, schema=self._schema))
+        self._waiting.append(pa.RecordBatch.from_arrays(columns, schema=self._schema))
+        self._waiting_bytes += batch.nbytes
+        if self._waiting_bytes > _MEMORY_BYTES:
+            self._flush()
 
     def close(self) -> None:
-        self._put(None)
-        self._thread.join()
-        self._raise()
+        try:
+            if self._spilling is not None:
+                self._flush()
+                self._spilling.close()
+            vx.io.write(pa.RecordBatchReader.from_batches(self._schema, self._batches()), str(self._path))
+        finally:
+            self._forget()
 
     def abort(self) -> None:
-        with contextlib.suppress(BaseException):
-            self._put(_Abandoned())
-        self._thread.join()
+        if self._spilling is not None:
+            with contextlib.suppress(Exception):
+                self._spilling.close()
+        self._forget()
 
-    def __del__(self) -> None:
-        # A writer that was dropped unfinished must not leave its thread waiting.
-        if self._thread.is_alive():
-            self.abort()
+    def _flush(self) -> None:
+        if self._spilling is None:
+            self._spilling = pa.ipc.new_file(str(self._spill), self._schema)
+        for batch in self._waiting:
+            self._spilling.write_batch(batch)
+        self._waiting, self._waiting_bytes = [], 0
 
-    def _put(self, item: _Item) -> None:
-        while True:
-            if not self._thread.is_alive():
-                self._raise()
-                raise RuntimeError("the writer ended before all batches were written")
-            with contextlib.suppress(queue.Full):
-                self._queue.put(item, timeout=_POLL_SECONDS)
-                return
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        if self._spilling is None:
+            yield from self._waiting
+            return
+        with pa.memory_map(str(self._spill)) as file:
+            reader = pa.ipc.open_file(file)
+            for index in range(reader.num_record_batches):
+                yield reader.get_batch(index)
 
-    def _raise(self) -> None:
-        if self._outcome:
-            raise self._outcome[0]
-
-
-def _write(path: str, schema: pa.Schema, items: queue.Queue[_Item], outcome: list[BaseException]) -> None:
-    def batches() -> Iterator[pa.RecordBatch]:
-        while True:
-            item = items.get()
-            if isinstance(item, _Abandoned):
-                raise item
-            if item is None:
-                return
-            yield item
-
-    try:
-        vx.io.write(pa.RecordBatchReader.from_batches(schema, batches()), path)
-    except BaseException as e:  # noqa: BLE001 - a panic is one; the thread that writes raises it
-        outcome.append(e)
+    def _forget(self) -> None:
+        self._waiting, self._spilling = [], None
+        self._spill.unlink(missing_ok=True)
