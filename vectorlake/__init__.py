@@ -9,6 +9,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from vectorlake.errors import (
     AlreadyExistsError,
     ConflictError,
@@ -20,13 +23,43 @@ from vectorlake.errors import (
     UnsupportedError,
     VectorlakeError,
 )
-from vectorlake.lake.lake import Lake, connect, open_table
-from vectorlake.metadata.snapshot import Snapshot, Tag
-from vectorlake.schema import blob, geo, multivector, text, vector
-from vectorlake.table.scan import Scan
-from vectorlake.table.table import Table
+
+if TYPE_CHECKING:
+    from vectorlake.lake.lake import Lake, connect, open_table
+    from vectorlake.metadata.snapshot import Snapshot, Tag
+    from vectorlake.schema import blob, geo, multivector, text, vector
+    from vectorlake.table.scan import Scan
+    from vectorlake.table.table import Table
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Lake": "vectorlake.lake.lake",
+    "Scan": "vectorlake.table.scan",
+    "Snapshot": "vectorlake.metadata.snapshot",
+    "Table": "vectorlake.table.table",
+    "Tag": "vectorlake.metadata.snapshot",
+    "blob": "vectorlake.schema",
+    "connect": "vectorlake.lake.lake",
+    "geo": "vectorlake.schema",
+    "multivector": "vectorlake.schema",
+    "open_table": "vectorlake.lake.lake",
+    "text": "vectorlake.schema",
+    "vector": "vectorlake.schema",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load what is asked for when it is asked for (PEP 562): `vectorlake --help` should not wait for pyarrow."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
+
 
 __all__ = [
     "AlreadyExistsError",

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 TABLE: Final = "docs.docstrings"
 COLUMN: Final = "embedding"
 TAG: Final = "before-growth"
-DEFAULT_LIMIT: Final = 20_000
+DEFAULT_LIMIT: Final = 15_000
 LEAST_LIMIT: Final = 1000
 QUESTIONS: Final = (
     "remove duplicate values from a list",

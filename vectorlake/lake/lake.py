@@ -80,7 +80,7 @@ class Lake:
         """
         log = self._free(name)
         return create_table(
-            name,
+            qualified(name),
             log,
             data_or_schema,
             primary_key=primary_key,
@@ -111,7 +111,7 @@ class Lake:
             AlreadyExistsError: there is a table of that name.
         """
         return register_table(
-            name,
+            qualified(name),
             self._free(name),
             schema,
             fragments,
@@ -144,7 +144,7 @@ class Lake:
             short = [table.removeprefix(f"{DEFAULT_NAMESPACE}.") for table in known]
             hint = did_you_mean(name, [*known, *short])
             raise NotFoundError(f"no table {name!r} in {self.uri}{hint}; there is {listing(known)}") from None
-        return Table(name, log, snapshot, context=self._context)
+        return Table(qualified(name), log, snapshot, context=self._context)
 
     def exists(self, name: str) -> bool:
         """Whether there is a table of that name."""
