@@ -51,11 +51,13 @@ class Attached:
         self._handles: dict[str, TableHandle] = {}
         self._sources: list[TableSource] = []
         self._places: dict[tuple[str, Columns], int] = {}
+        self._placed: dict[int, set[int]] = {}
 
     # --- what the SQL functions ask ---
 
     def pin(self, key: str) -> str:
         """The snapshot that this thread bound last, for a view's source (`#3`) or a table (`ns.items`)."""
+        self._placed.pop(threading.get_ident(), None)
         if key.startswith("#"):
             return self._sources[int(key[1:])].pin().name
         handle = self.handle(key)
@@ -66,17 +68,33 @@ class Attached:
         return self._pins.get(name).table
 
     def place(self, table: str, version: str | None, shown: str) -> str:
-        """A view that shows a table from now on; those not used for longest are given away."""
+        """A view that shows a table from now on; the one not used for longest is given away.
+
+        Raises:
+            InvalidInputError: the statement being bound needs more of them than there are.
+        """
         columns = Columns(f" {shown}" if shown else "")
         handle = self.handle(table if version is None else f"{table}@{version}")
         handle.bind()
         with self._lock:
             key = (handle.name if handle.version is None else f"{handle.name}@{handle.version}", columns)
-            index = self._places.pop(key, None)
-            if index is None:
+            # A statement is bound whole before it is planned, so these belong to one (or to some never planned).
+            placed = self._placed.setdefault(threading.get_ident(), set())
+            oldest = next(iter(self._places), None)
+            if key not in self._places and len(self._places) < _PLACES:
                 index = len(self._places)
-                if index == _PLACES:
-                    index = self._places.pop(next(iter(self._places)))
+            elif key not in self._places and oldest is not None:
+                index = self._places[oldest]
+                if index in placed:
+                    del self._placed[threading.get_ident()]
+                    raise InvalidInputError(
+                        f"a statement can name at most {_PLACES} tables and versions in knn, knn_join and table_at: "
+                        "split it, or attach versions as views with include="
+                    )
+                del self._places[oldest]
+            else:
+                index = self._places.pop(key)
+            placed.add(index)
             self._places[key] = index
             self._sources[index].show(handle, columns)
         return quoted_name(f"{self.name}$", _DEFAULT, f"place_{index}")
@@ -129,7 +147,12 @@ class Attached:
 
     def wanted(self) -> list[tuple[str, str]]:
         """Namespace and name of every view there should be: tables, and their tags and versions as `table@version`."""
-        names = [name for name in self.lake.tables() if self.include is None or _included(name, self.include)]
+        named = [pattern for pattern in self.include or () if "@" not in pattern]
+        if self.include is not None and not any(set("*?[") & set(pattern) for pattern in named):
+            # Looking for patterns lists the whole lake; a table that is named is opened.
+            names = [self.handle(name).name for name in named]
+        else:
+            names = [name for name in self.lake.tables() if self.include is None or _included(name, named)]
         with ThreadPoolExecutor(8) as pool:
             tagged = list(pool.map(self._tags, names))
         wanted = [
@@ -208,17 +231,11 @@ def _create_short(con: duckdb.DuckDBPyConnection, macros: Mapping[str, str]) -> 
     ((catalog, path),) = con.execute(
         "SELECT database_name, path FROM duckdb_databases() WHERE database_name = current_database()"
     ).fetchall()
-    known = con.execute(
-        "SELECT function_name FROM duckdb_functions() WHERE database_name IN ('temp', 'system', $1)",
-        [catalog],
-    ).fetchall()
     for macro, body in macros.items():
-        if (macro,) in known:
-            continue
         if path:
-            con.execute(f"CREATE TEMP MACRO {quoted_name(macro)}{body}")
+            con.execute(f"CREATE TEMP MACRO IF NOT EXISTS {quoted_name(macro)}{body}")
         else:
-            con.execute(f"CREATE MACRO {quoted_name(catalog, _DEFAULT, macro)}{body}")
+            con.execute(f"CREATE MACRO IF NOT EXISTS {quoted_name(catalog, _DEFAULT, macro)}{body}")
 
 
 def detach(con: duckdb.DuckDBPyConnection, name: str = "lake") -> None:

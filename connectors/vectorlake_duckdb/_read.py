@@ -142,16 +142,18 @@ class TableSource(ds.Dataset, ArrowScanSource):  # type: ignore[misc]
         self._owner = owner
         self._pins = pins
         self._shown = (handle, Columns.ALL)
+        self._asked: dict[int, tuple[TableHandle, Columns]] = {}
         self._bound: dict[int, tuple[TableHandle | None, Columns]] = {}
 
     def show(self, handle: TableHandle, columns: Columns) -> None:
-        """Show another table from the next statement on."""
-        self._shown = (handle, columns)
+        """Show another table, to the statement that this thread is binding at least."""
+        self._shown = self._asked[threading.get_ident()] = (handle, columns)
 
     @property
     def schema(self) -> pa.Schema:
         """The newest version's columns."""
-        self._bound[threading.get_ident()] = handle, columns = self._shown
+        thread = threading.get_ident()
+        self._bound[thread] = handle, columns = self._asked.get(thread, self._shown)
         if handle is None:
             return pa.schema([pa.field(ROW_ID, pa.int64()), pa.field(PIN, pa.string())])
         return self._pins.put(handle, handle.bind(), columns).schema()

@@ -282,6 +282,28 @@ def test_more_versions_than_macros_have_places_for(con: duckdb.DuckDBPyConnectio
     assert all_of(con, "SELECT count(*) FROM table_at('ns.items', 2)") == [(2,)]
 
 
+def test_a_statement_with_more_versions_than_places_is_refused(
+    con: duckdb.DuckDBPyConnection, lake: vl.Lake
+) -> None:
+    table = add_items(lake, 1)
+    for start in range(1, 18):
+        table.append(rows_from(start, 1))
+    vectorlake_duckdb.attach(con, lake)
+
+    def counted(last: int) -> str:
+        parts = (f"SELECT {v} AS v, count(*) FROM table_at('ns.items', {v})" for v in range(1, last + 1))
+        return " UNION ALL ".join(parts)
+
+    for _ in range(2):
+        assert all_of(con, f"FROM ({counted(16)}) ORDER BY v") == [(v, v) for v in range(1, 17)]
+        with pytest.raises(duckdb.Error, match="at most 16 tables and versions"):
+            con.execute(counted(18))
+    vectorlake_duckdb.detach(con)
+    vectorlake_duckdb.attach(con, lake, include=[f"ns.items@{v}" for v in range(1, 19)])
+    views = (f'SELECT {v} AS v, count(*) FROM lake.ns."items@{v}"' for v in range(1, 19))
+    assert all_of(con, " UNION ALL ".join(views)) == [(v, v) for v in range(1, 19)]
+
+
 def test_a_version_that_is_read_stays_while_another_takes_its_place(
     con: duckdb.DuckDBPyConnection, lake: vl.Lake
 ) -> None:

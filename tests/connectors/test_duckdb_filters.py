@@ -86,9 +86,9 @@ def rows() -> pa.Table:
 def con(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
     lake = vl.connect(tmp_path_factory.mktemp("lake"))
     data = rows()
-    table = lake.create_table("ns.items", data.slice(0, 30))
+    table = lake.create_table("ns.items", data.take(list(range(30))))
     for start, stop in ((30, 31), (31, 70), (70, 96)):
-        table.append(data.slice(start, stop - start))
+        table.append(data.take(list(range(start, stop))))
     table.delete("id = 40")
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
@@ -124,7 +124,7 @@ COMPARISONS = ["=", "<>", "<", "<=", ">", ">=", "IS DISTINCT FROM", "IS NOT DIST
 def test_each_comparison_with_each_literal(con: duckdb.DuckDBPyConnection, column: str) -> None:
     for literal in LITERALS[column]:
         plain = [f"{column} {comparison} {literal}" for comparison in COMPARISONS]
-        assert_same(con, [*plain, *(f"NOT ({condition})" for condition in plain[:6:2])])
+        assert_same(con, [*plain, *(f"NOT ({condition})" for condition in plain[2:3])])
 
 
 @pytest.mark.parametrize("column", list(LITERALS))
@@ -174,13 +174,13 @@ def conditions() -> st.SearchStrategy[str]:
     )
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(condition=conditions())
 def test_any_filter_finds_what_a_native_table_does(con: duckdb.DuckDBPyConnection, condition: str) -> None:
     assert_same(con, [condition, f"NOT ({condition})"])
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_bound_parameters(con: duckdb.DuckDBPyConnection, data: st.DataObject) -> None:
     column = data.draw(st.sampled_from([name for name in VALUES if name != "st"]))
