@@ -524,7 +524,9 @@ EXTREMES = [
 
 
 @pytest.mark.parametrize(("kind", "values"), EXTREMES, ids=lambda v: str(v)[:20])
-def test_values_that_python_can_not_hold_are_stored_and_pruned_by(lake: vl.Lake, kind: pa.DataType, values: list[Any]) -> None:
+def test_values_that_python_can_not_hold_are_stored_and_pruned_by(
+    lake: vl.Lake, kind: pa.DataType, values: list[Any]
+) -> None:
     storage = pa.int32() if kind == pa.date32() else pa.uint64() if kind == pa.uint64() else pa.int64()
     data = pa.table({"x": pa.array(values, storage).cast(kind)})
     table = lake.create_table("t", data)
@@ -554,3 +556,20 @@ def test_children_are_named_as_declared_whatever_the_file_calls_them(lake: vl.La
         found = table.to_arrow()
         assert found["vec"].chunk(0).type.value_field.name == "item"
         assert found["l"].chunk(0).type.value_field.name == "thing"
+
+
+@pytest.mark.parametrize("kind", ["parquet", "lance", "vortex", "arrow"])
+def test_windows_of_nested_structs_can_be_written(lake: vl.Lake, kind: str) -> None:
+    rows = [{"s": {"t": {"x": i, "y": [str(i)] * (i % 3)}, "z": None if i % 5 else i}} for i in range(40)]
+    data = pa.Table.from_pylist(rows)
+    table = lake.create_table(
+        "t", data.slice(30, 5), properties={"write.scalar-format": kind, "write.fragment-rows": "2"}
+    )
+    assert table.to_arrow().to_pylist() == rows[30:35]
+
+
+@pytest.mark.parametrize("element", ["f16", "f32", "f64"])
+def test_lists_of_decimals_fit_vectors(lake: vl.Lake, element: str) -> None:
+    table = lake.create_table("t", pa.schema([("vec", vl.vector(2, element))]))
+    table.append(duckdb.sql("SELECT [0.5, 1.5] AS vec"))
+    assert table.to_arrow()["vec"].to_pylist() == [[0.5, 1.5]]

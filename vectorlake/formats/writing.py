@@ -80,7 +80,7 @@ class DataFileWriter:
             return
         with writing(self._path):
             self._statistics.add(batch)
-            lowered = converted(batch, self._physical)
+            lowered = converted(_whole(batch), self._physical)
             if self._groups is None:
                 self._sink.write(lowered)
             else:
@@ -121,6 +121,19 @@ def refuse(format_name: str, schema: pa.Schema, unsupported: Sequence[str]) -> N
             f"the {format_name} format can't hold column{'s' if len(unsupported) > 1 else ''} {named}: "
             "choose another format for it, or another type"
         )
+
+
+def _whole(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with structs that are windows of longer ones copied: Lance and Vortex fail on structs inside those."""
+    if not any(pa.types.is_struct(column.type) and column.offset for column in batch.columns):
+        return batch
+    columns = [
+        pa.concat_arrays([column, column.slice(0, 0)])
+        if pa.types.is_struct(column.type) and column.offset
+        else column
+        for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
 def _line(schema: pa.Schema) -> str:

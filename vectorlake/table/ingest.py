@@ -218,6 +218,10 @@ def _cast(array: pa.Array, field: Field, first_row: int) -> pa.Array:
     ):
         _check_lengths(array, field, first_row)
     try:
+        if _holds_decimals(array.type) and _holds_half_floats(target):
+            array = array.cast(
+                _with_floats(target)
+            )  # pyarrow has no way from decimals straight to half floats
         return array.cast(target)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as e:
         if pa.types.is_struct(target):
@@ -227,6 +231,25 @@ def _cast(array: pa.Array, field: Field, first_row: int) -> pa.Array:
         raise InvalidInputError(
             f"column {field.name!r} is {describe(field.type, field.logical)}; a value{at} does not fit: {e}"
         ) from e
+
+
+def _leaf(kind: pa.DataType) -> pa.DataType:
+    return _leaf(kind.value_type) if _is_list(kind) else kind
+
+
+def _holds_decimals(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_decimal(_leaf(kind)))
+
+
+def _holds_half_floats(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_float16(_leaf(kind)))
+
+
+def _with_floats(kind: pa.DataType) -> pa.DataType:
+    """A list type of half floats, at any depth, as one of floats."""
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_with_floats(kind.value_type), kind.list_size)
+    return pa.list_(_with_floats(kind.value_type)) if _is_list(kind) else pa.float32()
 
 
 def _cast_struct(array: pa.Array, field: Field, target: pa.DataType, error: Exception) -> pa.Array:
