@@ -88,6 +88,16 @@ def as_floats(code: int, address: int, dimension: int, buffer: Any) -> tuple[int
 
 
 @inner
+def width_of(code: int) -> int:
+    """Bytes in an element."""
+    if code == FLOAT64:
+        return 8
+    if code == FLOAT32:
+        return 4
+    return 2 if code == FLOAT16 else 1
+
+
+@inner
 def widen(code: int, address: int, dimension: int, target: Any, buffer: Any) -> None:
     """Write a row's elements, exactly, into `target` (float64 [d]); `buffer` as for `as_floats`."""
     source, single = as_floats(code, address, dimension, buffer)

@@ -145,11 +145,9 @@ class ExactKnn:
         count = self._queries.count
         groups = _groups(count, self._threads)
         for first in range(0, rows.count, search.block_rows):
-            part = slice(first, first + search.block_rows)
-            block = Block(rows.part(part), ids[part], mask[part])
+            block = Block(rows, ids, mask, first, min(first + search.block_rows, rows.count))
             search.begin(block)
-            starts = range(0, block.rows.count, RUN)
-            team.run(search.encode, [(s, min(s + RUN, block.rows.count)) for s in starts])
+            team.run(search.encode, [(s, min(s + RUN, block.count)) for s in range(0, block.count, RUN)])
             search.ready()
             team.run(search.search, groups)
 

@@ -185,6 +185,20 @@ def trailing_zeros(typing: Any, bits: Any) -> Any:
     return types.int64(bits), codegen
 
 
+@intrinsic
+def prefetch(typing: Any, address: Any) -> Any:
+    """Ask for the cache line at an address."""
+
+    def codegen(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Value:
+        pointer = builder.inttoptr(arguments[0], _BYTE.as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), _INT32, _INT32, _INT32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [pointer, *(ir.Constant(_INT32, value) for value in (0, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.void(address), codegen
+
+
 def _declared(builder: Builder, name: str, result: Any, operand: Any) -> Value:
     return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, [operand, operand]), name)
 

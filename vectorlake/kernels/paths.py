@@ -23,6 +23,10 @@ BLOCK_BYTES: Final = 8 << 20
 """How large an encoded block may be: each group of queries reads it, from the last level of cache."""
 
 MOST_ROWS: Final = 16384
+
+WAIT_BYTES: Final = 128 << 20
+"""How much memory waiting candidates may take."""
+
 _QUERIES_AT_ONCE: Final = 2048
 _SMALLEST_LENGTH: Final = 1e-30
 
@@ -48,22 +52,61 @@ class Task:
     @property
     def room(self) -> int:
         """How many candidates may wait for each query, besides those of a run."""
-        return max(1024, min(8 * int(self.distances.shape[1]), MOST_ROWS))
+        return max(1024, min(16 * int(self.distances.shape[1]), MOST_ROWS))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Block:
-    """Rows of one call, few enough to be encoded at once.
+    """Rows of one call that are encoded at once.
 
     Attributes:
-        rows: the vectors.
-        ids: int64 [m].
-        valid: bool [m], or empty where all are.
+        rows: the vectors of the call.
+        ids: int64, of the call's rows.
+        valid: bool, of the call's rows, or empty where all are.
+        first: which row is the block's first.
+        end: one past its last.
     """
 
     rows: Rows
     ids: npt.NDArray[np.int64]
     valid: npt.NDArray[np.bool_]
+    first: int
+    end: int
+
+    @property
+    def count(self) -> int:
+        """How many rows."""
+        return self.end - self.first
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Waiting:
+    """Candidates that wait to be measured, per query (see `search.search_panels`)."""
+
+    rows: npt.NDArray[np.int64]
+    highs: npt.NDArray[np.float32]
+    lows: npt.NDArray[np.float32]
+    counts: npt.NDArray[np.int64]
+    thresholds: npt.NDArray[np.float32]
+    units: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, queries: int, room: int) -> Waiting:
+        """None wait yet."""
+        shape = queries, room
+        return cls(
+            np.empty(shape, np.int64),
+            np.empty(shape, np.float32),
+            np.empty(shape, np.float32),
+            np.zeros(queries, np.int64),
+            np.empty(queries, np.float32),
+            np.empty(queries),
+        )
+
+    def part(self, first: int, end: int) -> tuple[npt.NDArray[Any], ...]:
+        """The arrays of some queries."""
+        every = (self.rows, self.highs, self.lows, self.counts, self.thresholds, self.units)
+        return tuple(array[first:end] for array in every)
 
 
 class SearchPath(Protocol):
@@ -97,11 +140,15 @@ class _Encoding:
         self.levels = levels
         self.layout = layout
         self.padded = padded
+        bytes_waiting = 16 * task.queries.count * (task.room + RUN)
+        self.waiting = (
+            Waiting.of(task.queries.count, task.room + RUN) if bytes_waiting <= WAIT_BYTES else None
+        )
         width = padded * (4 if layout == LAYOUT_FLOATS else 1)
         runs = max(1, BLOCK_BYTES // (width * RUN))
         self.block_rows = min(MOST_ROWS, runs * RUN)
         self.queries = _encode_all(task, levels=levels, offset=offset, padded=padded)
-        self.largest = 0.0
+        self.largest = _SMALLEST_LENGTH
         self.local = threading.local()
         self.metric = METRIC_CODES[task.metric]
         self.integers = np.empty(0, np.uint8)
@@ -109,23 +156,27 @@ class _Encoding:
 
     def begin(self, block: Block) -> None:
         self.block = block
-        places = -(-block.rows.count // PANEL_ROWS) * PANEL_ROWS
+        if block.first == 0:
+            self.largest = _SMALLEST_LENGTH
+            if self.waiting is not None:
+                self.waiting.counts[:] = 0  # an interrupted call may have left some behind
+        places = -(-block.count // PANEL_ROWS) * PANEL_ROWS
         if self.layout == LAYOUT_FLOATS:
             if len(self.floats) < places:
                 self.floats = np.zeros((places, self.padded), np.float32)
         elif len(self.integers) < places * self.padded:
             self.integers = _aligned(places * self.padded)
         self.wide_terms = np.zeros((4, places))
-        self.wide_terms[3, block.rows.count :] = -np.inf
+        self.wide_terms[3, block.count :] = -np.inf
 
     def encode(self, start: int, end: int) -> None:
-        rows = self.block.rows
+        rows, first = self.block.rows, self.block.first
         encode_rows(
             self.metric,
             rows.code,
-            rows.address,
+            rows.address + first * rows.stride,
             rows.stride,
-            self.block.valid,
+            self.block.valid[first : self.block.end],
             start,
             end,
             self.task.centre,
@@ -137,18 +188,20 @@ class _Encoding:
             self.wide_terms,
         )
 
-    def workspace(self, queries: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        """Where candidates of some queries wait; each thread keeps its own."""
-        kept: tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]] | None
-        kept = getattr(self.local, "workspace", None)
-        if kept is None or len(kept[0]) < queries:
-            width = self.task.room + RUN
-            kept = np.empty((queries, width), np.int32), np.empty((3, queries, width), np.float32)
-            self.local.workspace = kept
-        return kept
+    def candidates(self, first: int, end: int) -> tuple[Any, ...]:
+        """Where candidates of some queries wait, and whether they are to be measured now.
+
+        They wait for the end of the call where memory allows; else for the end of the block.
+        """
+        if self.waiting is not None:
+            return *self.waiting.part(first, end), self.block.end == self.block.rows.count
+        kept: Waiting | None = getattr(self.local, "waiting", None)
+        if kept is None or len(kept.counts) < end - first:
+            kept = self.local.waiting = Waiting.of(end - first, self.task.room + RUN)
+        return *kept.part(0, end - first), True
 
     def ready(self) -> None:
-        self.largest = max(float(self.wide_terms[2].max()), _SMALLEST_LENGTH)
+        self.largest = max(float(self.wide_terms[2].max()), self.largest)
         units = np.array([[1.0], [1.0], [1.0], [self.largest]]) * self.largest
         self.terms = (self.wide_terms / units).astype(np.float32)
 
@@ -182,13 +235,14 @@ class PanelPath(_Encoding):
             self.integers.ctypes.data,
             self.terms,
             self.largest,
+            self.block.first,
             rows.code,
             rows.address,
             rows.stride,
             self.block.ids,
             self.task.distances[first:end],
             self.task.row_ids[first:end],
-            *self.workspace(end - first),
+            *self.candidates(first, end),
         )
 
 
@@ -214,13 +268,14 @@ class _ProductPath(_Encoding):
             stride,
             self.terms,
             self.largest,
+            self.block.first,
             rows.code,
             rows.address,
             rows.stride,
             self.block.ids,
             self.task.distances[first:end],
             self.task.row_ids[first:end],
-            *self.workspace(1),
+            *self.candidates(first, end),
         )
 
 

@@ -12,7 +12,8 @@ from vectorlake.kernels.select import RUN, begin, visit
 
 @entry(
     "void(int64, int64, int64, int64, int64, int64, float64[:, ::1], int64, int64, float32[:, ::1], "
-    "float64, int64, int64, int64, int64[::1], float64[:, ::1], int64[:, ::1], int32[:, ::1], float32[:, :, ::1])"
+    "float64, int64, int64, int64, int64, int64[::1], float64[:, ::1], int64[:, ::1], "
+    "int64[:, ::1], float32[:, ::1], float32[:, ::1], int64[::1], float32[::1], float64[::1], bool_)"
 )
 def search_products(
     metric: int,
@@ -26,6 +27,7 @@ def search_products(
     product_stride: int,
     terms: Any,
     largest: float,
+    base: int,
     code: int,
     address: int,
     stride: int,
@@ -33,7 +35,12 @@ def search_products(
     heap_distances: Any,
     heap_ids: Any,
     rows: Any,
-    nearness: Any,
+    highs: Any,
+    lows: Any,
+    counts: Any,
+    thresholds: Any,
+    units: Any,
+    last: bool,
 ) -> None:
     """Offer a block's rows to the heaps of a group of queries, given their products.
 
@@ -49,27 +56,46 @@ def search_products(
         product_stride: bytes from one query's products to the next's.
         terms: float32 [4, rows], in units of `largest`; rows is a multiple of PANEL_ROWS.
         largest: the longest row in product space.
-        code: element type of the block as stored.
+        base: which row of the call the block begins with.
+        code: element type of the call's rows as stored.
         address: where its first row stands.
         stride: bytes from row to row.
-        row_ids: int64 [rows].
+        row_ids: int64 [rows of the call].
         heap_distances: float64 [g, k].
         heap_ids: int64 [g, k].
-        rows: int32 [1, room + RUN], to work in.
-        nearness: float32 [3, 1, room + RUN], to work in.
+        rows: int64 [g, room], waiting candidates; at least twice RUN.
+        highs: float32 [g, room], the most that their nearness is.
+        lows: float32 [g, room], the least.
+        counts: int64 [g], how many wait.
+        thresholds: float32 [g], what nearness is of interest.
+        units: float64 [g], what nearness is in units of.
+        last: whether to measure all that wait, as the call's rows end here.
     """
     group = facts.shape[0]
     total = terms.shape[1]
-    thresholds = np.empty(group, np.float32)
     lines = np.empty((group, 3))
     factors = np.empty((group, 5), np.float32)
     biases = np.empty(group, np.int32)
     buffer = np.empty(dimension, np.float32)
     query = np.empty(dimension, np.float64)
-    begin(metric, facts, dimension, largest, heap_distances, lines, thresholds, factors, biases)
+    begin(
+        metric,
+        facts,
+        dimension,
+        largest,
+        heap_distances,
+        lines,
+        factors,
+        biases,
+        highs,
+        lows,
+        counts,
+        thresholds,
+        units,
+    )
     for q in range(group):
         threshold = thresholds[q]
-        count = 0
+        count = counts[q]
         for first in range(0, total, RUN):
             end = min(first + RUN, total)
             threshold, count = visit(
@@ -77,6 +103,7 @@ def search_products(
                 products + q * product_stride + first * 4,
                 first,
                 end,
+                base,
                 metric,
                 query,
                 query_address + q * query_stride,
@@ -90,13 +117,14 @@ def search_products(
                 factors[q],
                 biases[q],
                 threshold,
-                rows[0],
-                nearness[0, 0],
-                nearness[1, 0],
+                rows[q],
+                highs[q],
+                lows[q],
                 count,
-                nearness[2, 0],
                 buffer,
                 heap_distances[q],
                 heap_ids[q],
-                end == total,
+                last and end == total,
             )
+        thresholds[q] = threshold
+        counts[q] = count

@@ -86,10 +86,6 @@ class Rows:
         """Bytes from one row to the next."""
         return int(self.array.strides[0])
 
-    def part(self, places: slice) -> Rows:
-        """Some of the rows, in place."""
-        return Rows(self.array[places], self.code)
-
     def finite(self) -> npt.NDArray[np.bool_]:
         """Per row: whether every element is finite."""
         return np.isfinite(self.array).all(axis=1) if self.code <= FLOAT16 else np.ones(self.count, np.bool_)

@@ -23,11 +23,13 @@ from vectorlake.kernels.distance import (
     norm,
     pointer_to,
     widen,
+    width_of,
 )
 from vectorlake.kernels.heap import offer
 from vectorlake.kernels.jit import inner
 from vectorlake.kernels.microkernel import (
     PANEL_ROWS,
+    prefetch,
     test_floats,
     test_integers,
     trailing_zeros,
@@ -50,6 +52,9 @@ RUN = 512
 """Rows whose products are looked at together: their codes stay in a core's cache for a group of queries."""
 
 assert RUN % PANEL_ROWS == 0
+
+_AHEAD = 3
+_AHEAD_BYTES = 2048
 
 _LEAST = np.float32(-3e38)
 _NONE = np.float32(-np.inf)
@@ -136,6 +141,7 @@ def _sift(
     scores: int,
     first: int,
     end: int,
+    base: int,
     terms: Any,
     factors: Any,
     bias: Any,
@@ -169,7 +175,7 @@ def _sift(
             i = row + j
             blur = norm_factor * terms[1, i] + error * terms[2, i]
             middle = product * scale * terms[0, i] + weight * terms[3, i]
-            rows[count] = i
+            rows[count] = base + i
             highs[count] = middle + blur
             lows[count] = middle - blur - slack if middle < _ALL else _NONE
             count += 1
@@ -177,30 +183,29 @@ def _sift(
 
 
 @inner
-def _kth_largest(values: Any, count: int, k: int, spare: Any) -> Any:
-    """The k-th largest of values[:count], by quickselect in `spare`."""
+def _count_reaching(values: Any, count: int, bound: Any) -> Any:
+    reaching = 0
     for i in range(count):
-        spare[i] = values[i]
-    left, right, wanted = 0, count - 1, k - 1
-    while left < right:
-        pivot = spare[(left + right) >> 1]
-        i, j = left, right
-        while i <= j:
-            while spare[i] > pivot:
-                i += 1
-            while spare[j] < pivot:
-                j -= 1
-            if i <= j:
-                spare[i], spare[j] = spare[j], spare[i]
-                i += 1
-                j -= 1
-        if wanted <= j:
-            right = j
-        elif wanted >= i:
-            left = i
+        reaching += values[i] >= bound
+    return reaching
+
+
+@inner
+def _reached_by(values: Any, count: int, k: int) -> Any:
+    """A nearness that at least k of values[:count] reach, and hardly more: found by halving, as counting is quick."""
+    low, high = np.float32(-2), np.float32(2)
+    if _count_reaching(values, count, low) < k:
+        return _NONE
+    for _ in range(18):
+        middle = np.float32(0.5) * (low + high)
+        reaching = _count_reaching(values, count, middle)
+        if reaching >= k:
+            low = middle
+            if reaching == k:
+                break
         else:
-            break
-    return spare[wanted]
+            high = middle
+    return low
 
 
 @inner
@@ -217,6 +222,18 @@ def _keep(rows: Any, highs: Any, lows: Any, count: int, threshold: Any) -> Any:
 
 
 @inner
+def _bring_forward(rows: Any, highs: Any, lows: Any, count: int, pivot: Any) -> None:
+    """Move the candidates whose low reaches the pivot before the others."""
+    place = 0
+    for i in range(count):
+        if lows[i] >= pivot:
+            rows[i], rows[place] = rows[place], rows[i]
+            highs[i], highs[place] = highs[place], highs[i]
+            lows[i], lows[place] = lows[place], lows[i]
+            place += 1
+
+
+@inner
 def _measure(
     metric: int,
     query: Any,
@@ -226,30 +243,28 @@ def _measure(
     stride: int,
     row_ids: Any,
     threshold: Any,
-    pivot: Any,
     rows: Any,
     highs: Any,
-    lows: Any,
     count: int,
     buffer: Any,
     distances: Any,
     ids: Any,
 ) -> Any:
-    """Measure candidates and offer them to the heap; returns the new threshold.
-
-    Those whose low reaches the pivot come first: they tighten the threshold for the others.
-    """
+    """Measure candidates and offer them to the heap; returns the new threshold."""
     dimension = query.shape[0]
     query_norm = norm(address_of(query), dimension)
-    for turn in range(2):
-        for i in range(count):
-            if (lows[i] >= pivot) != (turn == 0) or highs[i] < threshold:
-                continue
-            row = rows[i]
-            vector, single = as_floats(code, address + row * stride, dimension, buffer)
-            value = distance(metric, address_of(query), query_norm, vector, dimension, single)
-            if value < np.inf and offer(distances, ids, value, row_ids[row]):
-                threshold = max(threshold, _threshold(line, distances[0]))
+    size = min(dimension * width_of(code), _AHEAD_BYTES)
+    for i in range(count):
+        ahead = i + _AHEAD
+        if ahead < count and highs[ahead] >= threshold:
+            for offset in range(0, size, 64):
+                prefetch(address + rows[ahead] * stride + offset)
+        if highs[i] < threshold:
+            continue
+        vector, single = as_floats(code, address + rows[i] * stride, dimension, buffer)
+        value = distance(metric, address_of(query), query_norm, vector, dimension, single)
+        if value < np.inf and offer(distances, ids, value, row_ids[rows[i]]):
+            threshold = max(threshold, _threshold(line, distances[0]))
     return threshold
 
 
@@ -261,16 +276,36 @@ def begin(
     largest: float,
     heap_distances: Any,
     lines: Any,
-    thresholds: Any,
     factors: Any,
     biases: Any,
+    highs: Any,
+    lows: Any,
+    counts: Any,
+    thresholds: Any,
+    units: Any,
 ) -> None:
-    """Set a group of queries up for a block whose longest row is `largest`, from the heaps so far."""
+    """Set a group of queries up for a block, from the heaps so far and the candidates that wait.
+
+    The latter were judged in units of the block that they came from, which was no longer than this one's.
+    """
     for q in range(facts.shape[0]):
         _line(metric, facts[q], dimension, largest, lines[q])
         _factors(metric, facts[q], dimension, largest, factors[q])
-        thresholds[q] = _threshold(lines[q], heap_distances[q, 0])
         biases[q] = np.int32(facts[q, BIAS])
+        unit = _unit(facts[q], largest)
+        from_heap = _threshold(lines[q], heap_distances[q, 0])
+        if counts[q] == 0:
+            thresholds[q] = from_heap
+        elif units[q] != unit:
+            ratio = units[q] / unit
+            slack = factors[q, 4]
+            for i in range(counts[q]):
+                highs[q, i] = np.float32(highs[q, i] * ratio)
+                lows[q, i] = np.float32(lows[q, i] * ratio) - slack
+            if thresholds[q] > _LEAST:
+                thresholds[q] = np.float32(thresholds[q] * ratio) - slack
+        thresholds[q] = max(thresholds[q], from_heap)
+        units[q] = unit
 
 
 @inner
@@ -279,6 +314,7 @@ def visit(
     scores: int,
     first: int,
     end: int,
+    base: int,
     metric: int,
     query: Any,
     query_address: int,
@@ -296,30 +332,33 @@ def visit(
     highs: Any,
     lows: Any,
     count: int,
-    spare: Any,
     buffer: Any,
     distances: Any,
     ids: Any,
     last: bool,
 ) -> Any:
-    """Take one query past the products of rows [first, end).
+    """Take one query past the products of a block's rows [first, end).
 
     Candidates wait, so that a threshold can form from their lows without measuring any; they are measured after the
-    last rows of the block, or when too many wait for the room there is.
+    last rows, or when too many wait for the room there is. `base` is added to a row to place it among all rows.
 
     Returns:
         the new threshold and number of waiting candidates.
     """
     k = distances.shape[0]
-    count = _sift(integers, scores, first, end, terms, factors, bias, threshold, rows, highs, lows, count)
+    count = _sift(
+        integers, scores, first, end, base, terms, factors, bias, threshold, rows, highs, lows, count
+    )
     crowded = 2 * count > rows.shape[0] - RUN
-    pivot = _NONE
     if count >= k and (last or crowded or threshold == _LEAST):
-        pivot = _kth_largest(lows, count, k, spare)
+        pivot = _reached_by(lows, count, k)
         threshold = max(threshold, pivot)
         count = _keep(rows, highs, lows, count, threshold)
         # Still more than half full: the bound tells these rows apart no further.
         crowded = 2 * count > rows.shape[0] - RUN
+        if last or crowded:
+            # What is surely near tightens the threshold for the others.
+            _bring_forward(rows, highs, lows, count, pivot)
     if count > 0 and (last or crowded):
         widen(query_code, query_address, query.shape[0], query, buffer)
         threshold = _measure(
@@ -331,10 +370,8 @@ def visit(
             stride,
             row_ids,
             threshold,
-            pivot,
             rows,
             highs,
-            lows,
             count,
             buffer,
             distances,
