@@ -310,7 +310,7 @@ def test_delete_and_drop(run: Run, fresh: Path) -> None:
     nothing = json.loads(run("delete", fresh, "t", "--filter", "id = 2", "--json").stdout)
     assert (nothing["committed"], nothing["version"]) == (False, 2)
     assert "--yes" in run("drop", fresh, "t", code=2).stderr
-    assert json.loads(run("drop", fresh, "t", "--yes", "--json").stdout) == {"dropped": "t"}
+    assert json.loads(run("drop", fresh, "t", "--yes", "--json").stdout) == {"dropped": "main.t"}
     assert run("ls", fresh, "--json").stdout == ""
 
 

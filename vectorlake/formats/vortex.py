@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import vortex as vx
 
-from vectorlake.errors import VectorlakeError
 from vectorlake.expr import Expr
 from vectorlake.formats.batches import joined, windowed
 from vectorlake.formats.checksum import admit
@@ -188,7 +187,7 @@ class _StoreInput:
 
     def __init__(self, store: Store, path: str, size: int) -> None:
         self._store, self._path, self._size = store, path, size
-        self._failure: VectorlakeError | None = None
+        self._failure: BaseException | None = None
 
     def size(self) -> int:
         return self._size
@@ -196,7 +195,7 @@ class _StoreInput:
     def read_at(self, offset: int, length: int) -> bytes:
         try:
             return self._store.get_range(self._path, offset, length)
-        except VectorlakeError as e:
+        except BaseException as e:  # Ctrl-C too: Vortex turns whatever it is into a text
             self._failure = e
             raise
 
