@@ -29,7 +29,10 @@ from rich.table import Table as Grid
 import vectorlake as vl
 from vectorlake.extend import DataFile, FieldBounds, Fragment, Layout, schema_from_arrow
 
-DATA = Path(os.environ.get("VECTORLAKE_BENCH_DATA", Path(__file__).parents[2] / "shared" / "data")) / "pypi_minilm"
+DATA = (
+    Path(os.environ.get("VECTORLAKE_BENCH_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    / "pypi_minilm"
+)
 MIB = 1 << 20
 
 
@@ -69,15 +72,26 @@ def load_corpus() -> Corpus:
 
     if (DATA / "vectors.npy").exists():
         vectors, queries = normalised(DATA / "vectors.npy"), normalised(DATA / "query_vectors.npy")
-        neighbors, table, name = np.load(DATA / "neighbors.npy"), pq.read_table(DATA / "packages.parquet"), "pypi_minilm"
+        neighbors, table, name = (
+            np.load(DATA / "neighbors.npy"),
+            pq.read_table(DATA / "packages.parquet"),
+            "pypi_minilm",
+        )
     else:
         rng = np.random.default_rng(0)
         vectors = rng.standard_normal((100_000, 384)).astype(np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         queries = vectors[:500] + 0.5 * rng.standard_normal((500, 384)).astype(np.float32) / 20
-        distances = np.square(vectors.astype(float)).sum(1) - 2 * queries.astype(float) @ vectors.T.astype(float)
-        neighbors, name = np.argsort(distances, axis=1, kind="stable")[:, :100], "random stand-in (no pypi_minilm here)"
-        table = pa.table({"id": np.arange(len(vectors)), "name": [f"package-{i}" for i in range(len(vectors))]})
+        distances = np.square(vectors.astype(float)).sum(1) - 2 * queries.astype(float) @ vectors.T.astype(
+            float
+        )
+        neighbors, name = (
+            np.argsort(distances, axis=1, kind="stable")[:, :100],
+            "random stand-in (no pypi_minilm here)",
+        )
+        table = pa.table(
+            {"id": np.arange(len(vectors)), "name": [f"package-{i}" for i in range(len(vectors))]}
+        )
     column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
     return Corpus(table.append_column("vec", column), vectors, queries, neighbors, name)
 
@@ -110,7 +124,9 @@ def knn(corpus: Corpus, folder: Path, rounds: int) -> list[Result]:
         )
         what = f"exact KNN join, {len(found)} × {len(corpus.vectors):,}, k = {k}, from disk"
         results.append(Result(what, ours, "s", "faiss.knn in memory", theirs, "> 1, aim 2", theirs > ours))
-        results.append(Result(f"  recall@{k} against the ground truth", recall, "", target="1.0", reached=recall == 1.0))
+        results.append(
+            Result(f"  recall@{k} against the ground truth", recall, "", target="1.0", reached=recall == 1.0)
+        )
     code = (
         "import sys, numpy as np, vectorlake as vl\n"
         "t = vl.connect(sys.argv[1]).table('items'); q = np.load(sys.argv[2])\n"
@@ -125,7 +141,15 @@ def knn(corpus: Corpus, folder: Path, rounds: int) -> list[Result]:
         return results
     command = [sys.executable, "-c", code, str(folder / "knn"), str(folder / "queries.npy")]
     grown = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    results.append(Result("  memory that a process grows by (mapped files included)", grown, "MiB", target="< 1024", reached=grown < 1024))
+    results.append(
+        Result(
+            "  memory that a process grows by (mapped files included)",
+            grown,
+            "MiB",
+            target="< 1024",
+            reached=grown < 1024,
+        )
+    )
     return results
 
 
@@ -164,8 +188,24 @@ def read(corpus: Corpus, folder: Path, rounds: int) -> list[Result]:
         lambda _: peer.take(ids, columns=["id", "name", "vec"]),
     )
     return [
-        Result("vector scan, every number summed", scan[0], "s", "lance dataset", scan[1], "≥ 0.83", scan[1] / scan[0] >= 1 / 1.2),
-        Result("warm take of 1,000 rows", take[0], "s", "lance dataset", take[1], "≥ 0.83", take[1] / take[0] >= 1 / 1.2),
+        Result(
+            "vector scan, every number summed",
+            scan[0],
+            "s",
+            "lance dataset",
+            scan[1],
+            "≥ 0.83",
+            scan[1] / scan[0] >= 1 / 1.2,
+        ),
+        Result(
+            "warm take of 1,000 rows",
+            take[0],
+            "s",
+            "lance dataset",
+            take[1],
+            "≥ 0.83",
+            take[1] / take[0] >= 1 / 1.2,
+        ),
     ]
 
 
@@ -173,19 +213,29 @@ def add_column(corpus: Corpus, folder: Path, rounds: int) -> list[Result]:
     table = vl.connect(folder / "column").create_table("items", corpus.table)
     before = sum(info.size for info in table.store.list("data"))
     start = time.perf_counter()
-    table.add_column("small", lambda batch: np.zeros((batch.num_rows, 16), np.float32), type=vl.vector(16), inputs=["id"])
+    table.add_column(
+        "small", lambda batch: np.zeros((batch.num_rows, 16), np.float32), type=vl.vector(16), inputs=["id"]
+    )
     seconds = time.perf_counter() - start
     written = sum(info.size for info in table.store.list("data")) - before
     needed = table.count() * 16 * 4
     return [
         Result(f"add a vector(16) column to {table.count():,} rows", seconds, "s"),
-        Result("  bytes written for each byte of the column", written / needed, "×", target="≤ 1.05", reached=written / needed <= 1.05),
+        Result(
+            "  bytes written for each byte of the column",
+            written / needed,
+            "×",
+            target="≤ 1.05",
+            reached=written / needed <= 1.05,
+        ),
     ]
 
 
 def metadata(corpus: Corpus, folder: Path, rounds: int) -> list[Result]:
     count = 100_000
-    schema, next_id = schema_from_arrow(pa.schema([("id", pa.int64()), ("name", pa.string()), ("x", pa.float64())]))
+    schema, next_id = schema_from_arrow(
+        pa.schema([("id", pa.int64()), ("name", pa.string()), ("x", pa.float64())])
+    )
     layout = Layout(schema.fields)
     fragments = [
         Fragment(
@@ -210,8 +260,20 @@ def metadata(corpus: Corpus, folder: Path, rounds: int) -> list[Result]:
     (append_time,) = best(rounds, appended)
     (commit_time,) = best(rounds, lambda turn: handles[turn].set_properties({"turn": str(turn)}))
     return [
-        Result(f"open a table of {count:,} fragments and plan a filtered scan", open_time, "s", target="< 0.2", reached=open_time < 0.2),
-        Result("  append a row to it (files, manifest, snapshot, fsync)", append_time, "s", target="< 0.1", reached=append_time < 0.1),
+        Result(
+            f"open a table of {count:,} fragments and plan a filtered scan",
+            open_time,
+            "s",
+            target="< 0.2",
+            reached=open_time < 0.2,
+        ),
+        Result(
+            "  append a row to it (files, manifest, snapshot, fsync)",
+            append_time,
+            "s",
+            target="< 0.1",
+            reached=append_time < 0.1,
+        ),
         Result("  commit alone", commit_time, "s", target="< 0.1", reached=commit_time < 0.1),
     ]
 
@@ -231,7 +293,9 @@ def report(results: list[Result], corpus: Corpus) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--only", default=",".join(SECTIONS))

@@ -190,7 +190,9 @@ SEEDS: list[int | None] = [*range(12), None]
 """None: a fresh seed, printed when it fails; VECTORLAKE_SEED=… replays it, VECTORLAKE_STEPS=… runs it longer."""
 
 
-@pytest.mark.parametrize("seed", SEEDS if "VECTORLAKE_SEED" not in os.environ else [int(os.environ["VECTORLAKE_SEED"])])
+@pytest.mark.parametrize(
+    "seed", SEEDS if "VECTORLAKE_SEED" not in os.environ else [int(os.environ["VECTORLAKE_SEED"])]
+)
 def test_writers_under_random_faults(seed: int | None) -> None:
     seed = random.SystemRandom().randrange(2**32) if seed is None else seed
     print(f"replay with VECTORLAKE_SEED={seed}")
