@@ -8,7 +8,7 @@ from typing import Final
 from vectorlake.errors import UnsupportedError
 from vectorlake.kernels.metric import Path
 
-FEW_QUERIES: Final = 3
+FEW_QUERIES: Final = 4
 """Up to this many, measuring every row takes no longer than reading it."""
 
 # numkong's names for units that multiply int8 faster than AVX2's pairs do.

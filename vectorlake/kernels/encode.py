@@ -19,15 +19,23 @@ from vectorlake.kernels.jit import entry, inner, relaxed
 from vectorlake.kernels.lanes import sum_square
 from vectorlake.kernels.microkernel import PANEL_ROWS
 from vectorlake.kernels.quantize import UNIT, WILD
+from vectorlake.kernels.rounding import LANES, largest_magnitude, round_row
 
 LAYOUT_PANELS = 0
 LAYOUT_ROWS = 1
 LAYOUT_FLOATS = 2
 
-_MAGNITUDE = np.int32(0x7FFFFFFF)
 _SMALL = 1e-30
 _ALWAYS = np.float64(np.inf)
 _NEVER = np.float64(-np.inf)
+
+
+@relaxed
+def _sum(values: Any) -> Any:
+    total = np.float32(0)
+    for i in range(values.shape[0]):
+        total += values[i]
+    return total
 
 
 @relaxed
@@ -36,16 +44,6 @@ def _sum_squares(values: Any) -> Any:
     for i in range(values.shape[0]):
         total += values[i] * values[i]
     return total
-
-
-@inner
-def _largest(values: Any) -> Any:
-    """The largest magnitude, by integer comparison: infinities and nans are larger than all numbers."""
-    bits = carray(pointer_to(address_of(values), np.int32(0)), (values.shape[0],))
-    largest = np.int32(0)
-    for i in range(bits.shape[0]):
-        largest = max(largest, bits[i] & _MAGNITUDE)
-    return largest
 
 
 @inner
@@ -125,9 +123,11 @@ def encode_rows(
     # A float32 product of unit-free values may lose this much of |w||z|, in any order of summation.
     blur = 8 * UNIT + (relative if layout == LAYOUT_FLOATS else 0.0)
     buffer = np.empty(dimension, np.float32)
-    moved = np.empty(dimension, np.float32)
-    lost = np.zeros(dimension, np.float32)
-    packed = np.zeros(padded, np.uint8)
+    # Whole lanes: what lies beyond the dimension stays zero, and meets zeros of the queries.
+    whole = (dimension + LANES - 1) // LANES * LANES
+    moved = np.zeros(whole, np.float32)
+    sums = np.zeros((2, LANES), np.float32)
+    packed = np.zeros(max(whole, padded), np.uint8)
     words = carray(pointer_to(address_of(packed), np.uint32(0)), (padded // 4,))
     panels = carray(pointer_to(address_of(integers), np.uint32(0)), (integers.shape[0] // 4,))
     zero = np.float32(levels if layout == LAYOUT_PANELS else 0)
@@ -145,7 +145,7 @@ def encode_rows(
                 terms[3, row] = _without_bound(metric, source, dimension, single)
                 continue
         _move(source, single, factor, centre, moved)
-        bits = _largest(moved)
+        bits = largest_magnitude(address_of(moved), whole)
         largest = np.float64(single_of_bits(np.uint32(bits)))
         if not largest < WILD:
             terms[3, row] = _without_bound(metric, source, dimension, single)
@@ -161,20 +161,14 @@ def encode_rows(
             for i in range(dimension):
                 moved[i] = moved[i] * inverse
                 floats[row, i] = moved[i]
+            lost = 0.0
+            length = scale * np.sqrt(np.float64(_sum_squares(moved)))
         else:
-            for i in range(dimension):
-                value = moved[i] * inverse
-                rounded = np.rint(value)
-                moved[i] = value
-                lost[i] = value - rounded
-                packed[i] = np.uint8(np.int32(rounded + zero))
-        length = scale * np.sqrt(np.float64(_sum_squares(moved)))
+            round_row(address_of(moved), whole, inverse, zero, address_of(packed), address_of(sums))
+            lost = scale * np.sqrt(np.float64(_sum(sums[0])))
+            length = scale * np.sqrt(np.float64(_sum(sums[1])))
         terms[0, row] = scale
-        terms[1, row] = (
-            scale * np.sqrt(np.float64(_sum_squares(lost))) * (1 + relative)
-            + blur * length * (1 + relative)
-            + floor
-        )
+        terms[1, row] = (lost + blur * length) * (1 + relative) + floor
         terms[2, row] = length * (1 + relative) + floor
         if metric != METRIC_DOT:
             terms[3, row] = -0.5 * length * length

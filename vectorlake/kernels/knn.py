@@ -258,8 +258,13 @@ def _groups(count: int, threads: int) -> list[tuple[int, int]]:
 def _sorted(
     distances: npt.NDArray[np.float64], row_ids: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    order = np.lexsort((row_ids, distances), axis=1)
-    return np.take_along_axis(distances, order, axis=1), np.take_along_axis(row_ids, order, axis=1)
+    """Sort each row by distance, then by row id; the second key is looked at only where it decides."""
+    order = np.argsort(distances, axis=1)
+    distances = np.take_along_axis(distances, order, axis=1)
+    row_ids = np.take_along_axis(row_ids, order, axis=1)
+    for row in np.flatnonzero((distances[:, 1:] == distances[:, :-1]).any(axis=1)):
+        row_ids[row] = row_ids[row, np.lexsort((row_ids[row], distances[row]))]
+    return distances, row_ids
 
 
 def _cores() -> int:
