@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 NO_ROW: Final = 2**63 - 1
 
-_GROUP: Final = 24
-"""Queries that a thread takes at a time, at most: their codes, and a run of rows, stay in its cache."""
-
 _SMALL_WORK: Final = 2_000_000
 """Elements to multiply below which threads would cost more than they save."""
 
@@ -143,7 +140,7 @@ class ExactKnn:
             self._search = self._open(rows, mask)
         search = self._search
         count = self._queries.count
-        groups = _groups(count, self._threads)
+        groups = _groups(count, self._threads, most=search.group)
         for first in range(0, rows.count, search.block_rows):
             block = Block(rows, ids, mask, first, min(first + search.block_rows, rows.count))
             search.begin(block)
@@ -245,11 +242,11 @@ class _Team:
             other.result()
 
 
-def _groups(count: int, threads: int) -> list[tuple[int, int]]:
+def _groups(count: int, threads: int, *, most: int) -> list[tuple[int, int]]:
     """Cut queries into groups of whole tiles, as many for each thread."""
     from vectorlake.kernels.microkernel import TILE_QUERIES
 
-    rounds = -(-count // (threads * _GROUP))
+    rounds = -(-count // (threads * most))
     tiles = -(-count // (threads * rounds * TILE_QUERIES))
     step = tiles * TILE_QUERIES
     return [(first, min(first + step, count)) for first in range(0, count, step)]

@@ -115,6 +115,9 @@ class SearchPath(Protocol):
     block_rows: int
     """How many rows a block may have."""
 
+    group: int
+    """How many queries to search for at a time, at most: more ask more of a core's cache."""
+
     def begin(self, block: Block) -> None:
         """Make room for a block."""
         ...
@@ -209,6 +212,8 @@ class _Encoding:
 class PanelPath(_Encoding):
     """Integer products by AVX2, fused with the selection."""
 
+    group = 24
+
     def __init__(self, task: Task) -> None:
         padded = -(-task.queries.dimension // STEP) * STEP
         super().__init__(task, levels=LEVELS, layout=LAYOUT_PANELS, offset=LEVELS, padded=padded)
@@ -280,7 +285,9 @@ class _ProductPath(_Encoding):
 
 
 class FloatPath(_ProductPath):
-    """Float32 products by numpy's BLAS."""
+    """Float32 products by numpy's BLAS, whose own threads are disturbed the least by few large products."""
+
+    group = 480
 
     def __init__(self, task: Task) -> None:
         super().__init__(task, levels=0, layout=LAYOUT_FLOATS)
@@ -295,6 +302,8 @@ class FloatPath(_ProductPath):
 
 class NumkongPath(_ProductPath):
     """Int8 products by numkong: AMX, VNNI or SDOT where the CPU has them."""
+
+    group = 48
 
     def __init__(self, task: Task) -> None:
         super().__init__(task, levels=127, layout=LAYOUT_ROWS)
