@@ -7,7 +7,7 @@ columns `min.7`, `max.7`, `nulls.7` and `nans.7` (format specification, "Manifes
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -363,12 +363,3 @@ def _widest(types: Iterable[pa.DataType]) -> pa.DataType:
         }  # which Arrow does not count as a widening
     schemas = [pa.schema([("x", kind)]) for kind in types]
     return pa.unify_schemas(schemas, promote_options="permissive").field("x").type
-
-
-def layouts_by_id(layouts: Iterable[Layout]) -> Mapping[int, list[Layout]]:
-    """Which layouts hold each top-level field."""
-    found: dict[int, list[Layout]] = {}
-    for layout in layouts:
-        for field in layout.fields:
-            found.setdefault(field.id, []).append(layout)
-    return found

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 
 from vectorlake.errors import ConflictError
 from vectorlake.metadata.fragment import DataFile, DeletionVector, FieldBounds, Fragment
-from vectorlake.metadata.manifest import Manifest, concat
+from vectorlake.metadata.manifest import Manifest
 from vectorlake.metadata.snapshot import ManifestRef, Snapshot
 from vectorlake.schema import Schema
 
@@ -96,8 +97,6 @@ def apply_updates(manifest: Manifest, delta: Delta, version: int) -> tuple[Manif
     wanted = {update.fragment_id: update for update in delta.updates}
     ids = manifest.fragment_ids
     indices = [index for index, fragment_id in enumerate(ids.tolist()) if fragment_id in wanted]
-    import numpy as np
-
     current = manifest.fragments(np.array(indices, np.int64)) if indices else []
     updated = [updated_fragment(fragment, wanted[fragment.id], version) for fragment in current]
     found = frozenset(fragment.id for fragment in current) | (delta.removed & frozenset(ids.tolist()))
@@ -209,8 +208,3 @@ def next_snapshot(
         next_fragment_id=next_fragment_id,
         next_row_id=next_row_id,
     )
-
-
-def merged(manifests: Sequence[Manifest]) -> Manifest:
-    """Several manifests as one."""
-    return concat(manifests)

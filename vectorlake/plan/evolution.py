@@ -7,7 +7,6 @@ Columns are named by path: `price`, `address.city`, `tags.item` (a list's elemen
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -30,7 +29,6 @@ from vectorlake.schema import (
     field_from_arrow,
     listing,
     scalar_to_arrow,
-    type_children,
     type_from_arrow,
     type_to_arrow,
 )
@@ -281,14 +279,3 @@ def _widens(old: pa.DataType, new: pa.DataType) -> bool:
             and new.bit_width >= old.bit_width
         )
     return bool(t.is_date32(old) and t.is_timestamp(new) and new.tz is None)
-
-
-def literal_fits(field: Field, value: Any) -> Any:
-    """A default value as the JSON literal of a field's type."""
-    return literal_to_json(value, type_to_arrow(field.type, storage=True))
-
-
-def same_shape(old: Field, new: Field) -> bool:
-    """Whether two versions of a field hold the same children by id, so that data of one can be read as the other."""
-    a, b = type_children(old.type), type_children(new.type)
-    return [c.id for c in a] == [c.id for c in b] and all(same_shape(c, d) for c, d in zip(a, b, strict=True))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -125,8 +123,3 @@ def _offsets(array: pa.Array) -> tuple[pa.Array, int, int]:
 def _list_parts(array: pa.Array, large: bool) -> tuple[pa.Array, pa.Array]:
     offsets, base, stop = _offsets(array)
     return array.values.slice(base, stop - base), offsets.cast(pa.int64()) if large else offsets
-
-
-def by_id(fields: tuple[Field, ...]) -> Mapping[int, Field]:
-    """Fields of one level by id."""
-    return {field.id: field for field in fields}

@@ -12,7 +12,7 @@ import msgspec
 from vectorlake.clock import Clock
 from vectorlake.errors import AlreadyExistsError, ConflictError, OutcomeUnknownError, StorageError
 from vectorlake.ids import NewId
-from vectorlake.metadata.manifest import Manifest
+from vectorlake.metadata.manifest import Manifest, concat
 from vectorlake.metadata.snapshot import ManifestRef, Snapshot
 from vectorlake.plan.commit import (
     Delta,
@@ -20,7 +20,6 @@ from vectorlake.plan.commit import (
     check_found,
     check_required,
     merge_plan,
-    merged,
     next_snapshot,
     numbered,
     touched,
@@ -141,7 +140,7 @@ class Committer:
         fresh = [self._log.put_manifest(Manifest.of(added))] if added else []
         kept, small = merge_plan([*refs, *fresh])
         if small:
-            kept.append(self._log.put_manifest(merged([self._log.manifest(ref) for ref in small])))
+            kept.append(self._log.put_manifest(concat([self._log.manifest(ref) for ref in small])))
         return next_snapshot(
             head,
             delta,

@@ -67,12 +67,6 @@ class DataFiles:
             known = self._fields[file.path] = resolve_fields(file.layout, self.open(file).schema)
         return known
 
-    def forget(self) -> None:
-        """Drop all open files."""
-        with self._lock:
-            self._open.clear()
-            self._fields.clear()
-
 
 def check_unchanged(file: DataFile, source: FileSource) -> None:
     """Refuse a foreign file that is gone or not the one that was registered.
