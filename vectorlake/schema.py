@@ -20,6 +20,7 @@ from vectorlake.errors import InvalidInputError, NotFoundError, UnsupportedError
 ROW_ID: Final = "_row_id"
 LAST_UPDATED_VERSION: Final = "_last_updated_version"
 ROW_ID_FIELD_ID: Final = 2_147_483_540
+VERSION_FIELD_ID: Final = 2_147_483_539
 """The field id that Iceberg v3 reserves for row lineage's `_row_id`, used here for the same thing."""
 
 RESERVED_COLUMNS: Final = frozenset({ROW_ID, LAST_UPDATED_VERSION})

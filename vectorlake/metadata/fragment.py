@@ -59,6 +59,14 @@ class DeletionVector(msgspec.Struct, frozen=True):
     checksum: str
 
 
+class KeySegment(msgspec.Struct, frozen=True):
+    """Where the hashes of a fragment's primary keys lie: an immutable file that finds the positions of keys."""
+
+    path: str
+    size: int
+    checksum: str
+
+
 class FieldBounds(msgspec.Struct, frozen=True):
     """What is known of one field's values in one fragment. Bounds hold for every non-null, non-NaN value."""
 
@@ -82,6 +90,8 @@ class Fragment(msgspec.Struct, frozen=True):
     constants: dict[int, Any] = {}
     """Field id → JSON literal, for columns that no file holds but that have one value here (Iceberg partition values)."""
     bounds: Mapping[int, FieldBounds] = {}
+    keys: KeySegment | None = None
+    """Covers all physical rows; None if there is none (small fragments, foreign files, tables without a primary key)."""
 
     @property
     def live_rows(self) -> int:

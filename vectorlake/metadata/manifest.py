@@ -18,7 +18,14 @@ import pyarrow.compute as pc
 from vectorlake.errors import CorruptDataError, UnsupportedError
 from vectorlake.metadata import codec
 from vectorlake.metadata.deletion import checksum_of
-from vectorlake.metadata.fragment import DataFile, DeletionVector, FieldBounds, Fragment, Layout
+from vectorlake.metadata.fragment import (
+    DataFile,
+    DeletionVector,
+    FieldBounds,
+    Fragment,
+    KeySegment,
+    Layout,
+)
 from vectorlake.metadata.literals import literal_to_json
 from vectorlake.metadata.snapshot import FORMAT_VERSION, ManifestRef
 
@@ -55,6 +62,17 @@ _CORE: Final = pa.schema(
         pa.field("constants", pa.string()),
     ]
 )
+_KEYS: Final = pa.field(
+    "keys",
+    pa.struct(
+        [
+            pa.field("path", pa.string(), False),
+            pa.field("size", pa.int64(), False),
+            pa.field("checksum", pa.string(), False),
+        ]
+    ),
+)
+"""There only if a fragment has a key segment."""
 _BOUND_KINDS: Final = ("min", "max", "nulls", "nans")
 
 
@@ -100,6 +118,10 @@ class Manifest:
         }
         arrays = [pa.array(columns[field.name], type=field.type) for field in _CORE]
         fields = list(_CORE)
+        if any(fragment.keys is not None for fragment in fragments):
+            rows = [None if f.keys is None else msgspec.structs.asdict(f.keys) for f in fragments]
+            fields.append(_KEYS)
+            arrays.append(pa.array(rows, type=_KEYS.type))
         for field, array in _bounds_columns(fragments):
             fields.append(field)
             arrays.append(array)
@@ -118,7 +140,8 @@ class Manifest:
             )
             for field_id, kinds in self._bounds_names().items()
         ]
-        rows = table.select(_CORE.names).to_pylist()
+        named = [*_CORE.names, *([_KEYS.name] if _KEYS.name in table.column_names else [])]
+        rows = table.select(named).to_pylist()
         members = DataFile.__struct_fields__  # a newer release may have added others
         fragments: list[Fragment] = []
         for index, row in enumerate(rows):
@@ -151,6 +174,7 @@ class Manifest:
                     if row["constants"]
                     else {},
                     bounds=known,
+                    keys=KeySegment(**row["keys"]) if row.get("keys") else None,
                 )
             )
         return fragments

@@ -11,7 +11,9 @@ from vectorlake.metadata import codec
 from vectorlake.schema import Schema
 
 FORMAT_VERSION: Final = 1
-SUPPORTED_FEATURES: Final[frozenset[str]] = frozenset()
+PRIMARY_KEY: Final = "primary-key"
+"""Required where keys are enforced: a writer that does not look for them would double them."""
+SUPPORTED_FEATURES: Final[frozenset[str]] = frozenset({PRIMARY_KEY})
 """Required features of later format versions that this release understands."""
 
 
@@ -65,6 +67,15 @@ class Snapshot(msgspec.Struct, frozen=True):
     @property
     def num_fragments(self) -> int:
         return sum(manifest.fragments for manifest in self.manifests)
+
+
+STAGED: Final = "staged-"
+"""The commit ids of snapshots inside a transaction begin so: they are never stored."""
+
+
+def is_staged(snapshot: Snapshot) -> bool:
+    """Whether a snapshot is a transaction's own: its fragment and row ids may be given to others yet."""
+    return snapshot.commit_id.startswith(STAGED)
 
 
 class Tag(msgspec.Struct, frozen=True):

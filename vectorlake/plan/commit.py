@@ -64,15 +64,25 @@ def touched(refs: Sequence[ManifestRef], fragment_ids: Sequence[int]) -> list[Ma
 
 
 def updated_fragment(fragment: Fragment, update: FragmentUpdate, version: int) -> Fragment:
-    """A fragment after an update committed as `version`: files that only hold replaced columns leave."""
+    """A fragment after an update committed as `version`: replaced columns leave their files' layouts, or the files go."""
     replaced = frozenset[int]().union(*(file.field_ids for file in update.files))
-    kept = tuple(file for file in fragment.files if not file.field_ids <= replaced)
+    kept = tuple(
+        without_fields(file, replaced) for file in fragment.files if not file.field_ids <= replaced
+    )
     return msgspec.structs.replace(
         fragment,
         files=(*kept, *(msgspec.structs.replace(file, sequence=version) for file in update.files)),
         deletes=update.deletes or fragment.deletes,
         bounds={**{k: v for k, v in fragment.bounds.items() if k not in replaced}, **update.bounds},
     )
+
+
+def without_fields(file: DataFile, field_ids: frozenset[int]) -> DataFile:
+    """A file whose layout no longer names some columns, so that each column has one file."""
+    if not file.field_ids & field_ids:
+        return file
+    fields = tuple(field for field in file.layout.fields if field.id not in field_ids)
+    return msgspec.structs.replace(file, layout=msgspec.structs.replace(file.layout, fields=fields))
 
 
 def numbered(added: Sequence[Fragment], head: Snapshot, version: int) -> tuple[list[Fragment], int, int]:

@@ -17,10 +17,20 @@ from vectorlake.formats.protocol import FileReader
 from vectorlake.metadata.deletion import to_positions
 from vectorlake.metadata.fragment import DataFile, DeletionVector, Fragment
 from vectorlake.plan.projection import constant, convert
-from vectorlake.schema import LAST_UPDATED_VERSION, ROW_ID, ROW_ID_FIELD_ID, Field, ScalarType
+from vectorlake.schema import (
+    LAST_UPDATED_VERSION,
+    ROW_ID,
+    ROW_ID_FIELD_ID,
+    VERSION_FIELD_ID,
+    Field,
+    ScalarType,
+)
 from vectorlake.table.files import DataFiles
 
-_ROW_ID_FIELD: Final = Field(ROW_ID_FIELD_ID, ROW_ID, ScalarType("int64"), nullable=True)
+ROW_ID_FIELD: Final = Field(ROW_ID_FIELD_ID, ROW_ID, ScalarType("int64"), nullable=True)
+"""Row ids as a file holds them for rows that came from elsewhere; null for those that are new in the fragment."""
+VERSION_FIELD: Final = Field(VERSION_FIELD_ID, LAST_UPDATED_VERSION, ScalarType("int64"), nullable=True)
+"""Versions as a file holds them for rows that were moved; null for those whose values are as new as the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +73,7 @@ class FragmentReader:
         implied = np.arange(first + start, first + stop, dtype=np.int64)
         if self.fragment.file_of(ROW_ID_FIELD_ID) is None:
             return implied
-        (explicit,) = self._columns_range([_ROW_ID_FIELD], start, stop)
+        (explicit,) = self._columns_range([ROW_ID_FIELD], start, stop)
         return _fill(explicit, implied)
 
     def row_ids_at(self, positions: np.ndarray) -> np.ndarray:
@@ -71,7 +81,7 @@ class FragmentReader:
         implied = positions.astype(np.int64) + (self.fragment.first_row_id or 0)
         if self.fragment.file_of(ROW_ID_FIELD_ID) is None:
             return implied
-        (explicit,) = self._columns_at([_ROW_ID_FIELD], positions)
+        (explicit,) = self._columns_at([ROW_ID_FIELD], positions)
         return _fill(explicit, implied)
 
     def read(self, fields: Sequence[Field], start: int, stop: int) -> pa.RecordBatch:
@@ -80,7 +90,7 @@ class FragmentReader:
             fields,
             stop - start,
             lambda plain: self._columns_range(plain, start, stop),
-            self._row_range(start, stop),
+            lambda: self.row_ids(start, stop),
         )
 
     def take(self, fields: Sequence[Field], positions: np.ndarray) -> pa.RecordBatch:
@@ -91,9 +101,6 @@ class FragmentReader:
             lambda plain: self._columns_at(plain, positions),
             lambda: self.row_ids_at(positions),
         )
-
-    def _row_range(self, start: int, stop: int) -> Callable[[], np.ndarray]:
-        return lambda: self.row_ids(start, stop)
 
     def _batch(
         self,
@@ -112,13 +119,26 @@ class FragmentReader:
                 arrays.append(pa.array(row_ids(), pa.int64()))
             else:
                 assert field.name == LAST_UPDATED_VERSION
-                version = max((file.sequence for file in self.fragment.files), default=0)
-                arrays.append(pa.array(np.full(length, version, np.int64)))
+                arrays.append(pa.array(self._versions(columns, length), pa.int64()))
         if not arrays:
             return empty_columns(length)
         return pa.RecordBatch.from_arrays(
             arrays, schema=pa.schema([field.to_storage().with_nullable(True) for field in fields])
         )
+
+    def versions_at(self, positions: np.ndarray) -> np.ndarray:
+        """The version at which each of the rows at some positions last changed."""
+        return self._versions(lambda fields: self._columns_at(fields, positions), len(positions))
+
+    def _versions(self, columns: Callable[[Sequence[Field]], list[pa.Array]], length: int) -> np.ndarray:
+        holder = self.fragment.file_of(VERSION_FIELD_ID)
+        if holder is None:
+            version = max((file.sequence for file in self.fragment.files), default=0)
+            return np.full(length, version, np.int64)
+        (explicit,) = columns([VERSION_FIELD])
+        held = np.asarray(explicit.fill_null(holder.sequence).to_numpy(zero_copy_only=False), np.int64)
+        later = [file.sequence for file in self.fragment.files if file.sequence > holder.sequence]
+        return np.maximum(held, max(later, default=0))
 
     def _groups(self, fields: Sequence[Field]) -> tuple[list[_Group], list[tuple[int, Field]]]:
         """The fields by the file that holds them, and those that no file holds."""
