@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -16,6 +17,7 @@ from vectorlake.metadata.fragment import Fragment
 from vectorlake.metadata.snapshot import Snapshot
 from vectorlake.plan.commit import Delta, FragmentUpdate, touched
 from vectorlake.plan.scan import fields_by_name
+from vectorlake.table.follow import Followed, follow
 from vectorlake.table.log import TableLog
 from vectorlake.table.scan import MORSEL_ROWS
 from vectorlake.table.view import View
@@ -50,15 +52,24 @@ def find_fragments(log: TableLog, head: Snapshot, fragment_ids: set[int]) -> dic
     return found
 
 
-def delete_positions(
-    view: View, head: Snapshot, positions: Mapping[int, BitMap64], *, new_id: NewId
-) -> Delta:
-    """The change that deletes these rows from `head`, keeping what others have deleted since.
+@dataclass(frozen=True)
+class Deletions:
+    """What deleting some rows of a snapshot changes in its fragments."""
+
+    updates: tuple[FragmentUpdate, ...]
+    removed: frozenset[int]
+    """Fragments of which no row is left."""
+    rows: int
+    """Rows deleted that were live."""
+
+
+def deletions(view: View, positions: Mapping[int, BitMap64], *, new_id: NewId) -> Deletions:
+    """Write the deletion vectors that take these rows out of the view's snapshot, beside those that it has already.
 
     Raises:
-        ConflictError: a fragment with such rows has been replaced by another writer.
+        ConflictError: the snapshot lacks a fragment.
     """
-    current = find_fragments(view.log, head, set(positions))
+    current = find_fragments(view.log, view.snapshot, set(positions))
     if missing := set(positions) - set(current):
         raise ConflictError(
             f"{len(missing)} of the fragments with rows to delete were rewritten by another writer in the meantime; "
@@ -85,4 +96,28 @@ def delete_positions(
         FragmentUpdate(fragment_id, deletes=vector)
         for fragment_id, vector in zip(unions, vectors, strict=True)
     )
-    return Delta("delete", updates=updates, removed=frozenset(gone), summary={"deleted_rows": deleted})
+    return Deletions(updates, frozenset(gone), deleted)
+
+
+class Delete:
+    """The deletion of the rows of one version for which a predicate is true, relative to whatever head there is."""
+
+    def __init__(self, view: View, predicate: Expr, *, new_id: NewId) -> None:
+        self._view = view
+        self._predicate = predicate
+        self._new_id = new_id
+        self.positions = matching_positions(view, predicate)
+
+    def __call__(self, head: Snapshot) -> Delta:
+        """The change to `head`: rows that were moved are followed, rows that others deleted are done with, and if
+        others changed any of them, the predicate is asked again."""
+        view = View(head, self._view.log, self._view.files)
+        followed = follow(self._view, head, self.positions)
+        if followed.changed:
+            self._view = view
+            self.positions = matching_positions(view, self._predicate)
+            followed = Followed(self.positions)
+        found = deletions(view, followed.positions, new_id=self._new_id)
+        return Delta(
+            "delete", updates=found.updates, removed=found.removed, summary={"deleted_rows": found.rows}
+        )

@@ -23,7 +23,7 @@ from vectorlake.store.protocol import Store
 from vectorlake.table import columns as column_work
 from vectorlake.table.commit import Build, Committer
 from vectorlake.table.context import Context
-from vectorlake.table.deletes import delete_positions, matching_positions
+from vectorlake.table.deletes import Delete
 from vectorlake.table.files import DataFiles
 from vectorlake.table.ingest import as_reader, check_columns, conforming
 from vectorlake.table.locate import take_rows
@@ -318,11 +318,11 @@ class Table:
     def delete(self, filter: str | Expr | object) -> Snapshot:
         """Delete the rows of this version for which the filter is true, in one atomic commit (deletion vectors).
 
-        Returns the pinned snapshot, without a commit, if no row matches.
+        Returns the pinned snapshot, without a commit, if no row matches. Rows that others have moved (compaction) or
+        deleted in the meantime make no conflict; if others changed any of these rows, the filter is asked again.
 
         Raises:
             InvalidInputError: no filter, or one that does not parse. `overwrite` with no rows empties a table.
-            ConflictError: another writer rewrote fragments with such rows in the meantime.
         """
         self._check_writable()
         predicate = self._view.bind(filter)
@@ -330,10 +330,8 @@ class Table:
             raise InvalidInputError(
                 "delete needs a filter, such as \"price > 3\"; use delete('true') for all rows"
             )
-        view, positions = self._view, matching_positions(self._view, predicate)
-        if not positions:
-            return self.snapshot
-        return self._commit(lambda head: delete_positions(view, head, positions, new_id=self._context.new_id))
+        deletion = Delete(self._view, predicate, new_id=self._context.new_id)
+        return self._commit(deletion) if deletion.positions else self.snapshot
 
     def restore(self, version: Version) -> Snapshot:
         """Make the table what it was at an earlier version, as a new version; history is kept.
