@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, TypeAlias
@@ -73,7 +73,24 @@ def compute(
         InvalidInputError: the function returned another number of values than it was given rows, or values that do
             not fit; names the column and the row ids.
     """
-    fragments = [fragment for fragment in view.fragments() if _needed(fragment, task)]
+    return compute_fragments(
+        view,
+        [fragment for fragment in view.fragments() if _needed(fragment, task)],
+        task,
+        new_id=new_id,
+        progress=progress,
+    )
+
+
+def compute_fragments(
+    view: View,
+    fragments: Sequence[Fragment],
+    task: ColumnTask,
+    *,
+    new_id: NewId,
+    progress: Progress | None = None,
+) -> list[FragmentUpdate]:
+    """Write the column's files for some fragments of the view; as `compute`."""
     total = sum(fragment.row_count for fragment in fragments)
     done = 0
 
@@ -85,9 +102,10 @@ def compute(
 
     if progress:
         progress(0, total)
-    updates = [
-        _write(view, view.reader(fragment), task, new_id=new_id, advance=advance) for fragment in fragments
-    ]
+    updates: list[FragmentUpdate] = []
+    for fragment in fragments:
+        reader = view.reader(fragment)
+        updates.append(write_column(view, reader, task, _columns(reader, task, advance), new_id=new_id))
     view.store.sync_folders([file.path for update in updates for file in update.files])
     return updates
 
@@ -99,17 +117,17 @@ def _needed(fragment: Fragment, task: ColumnTask) -> bool:
     return known is None or known.null_count is None or known.null_count > 0
 
 
-def _write(
-    view: View, reader: FragmentReader, task: ColumnTask, *, new_id: NewId, advance: Callable[[int], None]
+def write_column(
+    view: View, reader: FragmentReader, task: ColumnTask, columns: Iterable[pa.Array], *, new_id: NewId
 ) -> FragmentUpdate:
-    # Deleted rows hold null, so in the file the column is nullable whatever the table says.
-    stored = msgspec.structs.replace(task.field, nullable=True)
+    """One file with the column's values for all physical rows of a fragment, given in batches."""
+    stored = stored_field(task.field)
+    schema = pa.schema([stored.to_storage()])
     (group,) = column_groups([stored], view.snapshot.properties, unsupported)
     writer = ColumnGroupWriter(view.store, group, new_id=new_id)
     try:
-        for batch, rows in _batches(reader, task, stored):
-            writer.write(batch)
-            advance(rows)
+        for column in columns:
+            writer.write(pa.RecordBatch.from_arrays([column], schema=schema))
         file, bounds = writer.close()
     except BaseException as e:
         writer.abort(e)
@@ -117,8 +135,14 @@ def _write(
     return FragmentUpdate(reader.fragment.id, files=(file,), bounds=bounds)
 
 
-def _batches(reader: FragmentReader, task: ColumnTask, stored: Field) -> Iterator[tuple[pa.RecordBatch, int]]:
-    schema = pa.schema([stored.to_storage()])
+def stored_field(field: Field) -> Field:
+    """The field as its file holds it: deleted rows have null there, whatever the table says."""
+    return msgspec.structs.replace(field, nullable=True)
+
+
+def _columns(reader: FragmentReader, task: ColumnTask, advance: Callable[[int], None]) -> Iterator[pa.Array]:
+    stored = stored_field(task.field)
+    kind = stored.to_storage().type
     for start in range(0, reader.fragment.row_count, task.batch_rows):
         stop = min(start + task.batch_rows, reader.fragment.row_count)
         live = reader.live(start, stop)
@@ -128,12 +152,11 @@ def _batches(reader: FragmentReader, task: ColumnTask, stored: Field) -> Iterato
             present = reader.read([stored], start, stop).column(0)
             missing = present.is_null().to_numpy(zero_copy_only=False)
             positions = positions[missing[positions - start]]
-        column = (
-            _values(reader, task, stored, positions) if len(positions) else pa.nulls(0, schema.field(0).type)
-        )
+        column = _values(reader, task, stored, positions) if len(positions) else pa.nulls(0, kind)
         if len(positions) < stop - start:
-            column = _scatter(column, positions - start, stop - start, present)
-        yield pa.RecordBatch.from_arrays([column], schema=schema), stop - start
+            column = scattered(column, positions - start, stop - start, present)
+        yield column
+        advance(stop - start)
 
 
 def _values(reader: FragmentReader, task: ColumnTask, stored: Field, positions: np.ndarray) -> pa.Array:
@@ -185,7 +208,7 @@ def as_array(values: Any, field: Field, where: str) -> pa.Array:
         ) from e
 
 
-def _scatter(values: pa.Array, at: np.ndarray, length: int, present: pa.Array | None) -> pa.Array:
+def scattered(values: pa.Array, at: np.ndarray, length: int, present: pa.Array | None) -> pa.Array:
     """`values` at some positions of an array of `length`; elsewhere what is present, or null."""
     base = pa.nulls(length, values.type) if present is None else present
     indices = np.arange(length)

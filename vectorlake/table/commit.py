@@ -13,7 +13,7 @@ from vectorlake.clock import Clock
 from vectorlake.errors import AlreadyExistsError, ConflictError, OutcomeUnknownError, StorageError
 from vectorlake.ids import NewId
 from vectorlake.metadata.manifest import Manifest, concat
-from vectorlake.metadata.snapshot import ManifestRef, Snapshot
+from vectorlake.metadata.snapshot import STAGED, ManifestRef, Snapshot
 from vectorlake.plan.commit import (
     Delta,
     apply_updates,
@@ -32,6 +32,9 @@ ATTEMPTS: Final = 100
 
 Build: TypeAlias = Callable[[Snapshot], Delta]
 """Describes the change relative to a head; called again for each newer head, and may raise `ConflictError`."""
+
+Make: TypeAlias = Callable[[Snapshot, str], Snapshot]
+"""Builds the snapshot that follows a head, with a commit id; called again for each newer head."""
 
 Sleep: TypeAlias = Callable[[float], None]
 
@@ -65,11 +68,15 @@ class Committer:
             OutcomeUnknownError: the store failed such that it can't be told whether the commit took place.
             StorageError: the store refused; nothing was committed.
         """
+        return self.commit_made(base, lambda head, commit_id: self._next(head, build(head), commit_id))
+
+    def commit_made(self, base: Snapshot, make: Make) -> Snapshot:
+        """Commit the snapshot that `make` builds on top of whatever is newest; atomicity and errors as for `commit`."""
         commit_id = self._new_id()
         head = base
         for attempt in range(ATTEMPTS):
             head = self._log.latest(after=head)
-            snapshot = self._next(head, build(head), commit_id)
+            snapshot = make(head, commit_id)
             outcome = self._put(snapshot)
             if outcome is not None:
                 self._log.hint(outcome.version)
@@ -78,6 +85,14 @@ class Committer:
         raise ConflictError(
             f"other writers won {ATTEMPTS} commits in a row at {self._log.store.uri}; nothing was committed: retry"
         )
+
+    def stage(self, working: Snapshot, delta: Delta, *, version: int) -> Snapshot:
+        """What a transaction sees after one of its operations: a snapshot that is never stored (its manifests are).
+
+        Every operation of a transaction gives its values the `version` that the whole will have.
+        """
+        staged = self._next(working, delta, f"{STAGED}{self._new_id()}", version=version)
+        return msgspec.structs.replace(staged, version=version, parent=version - 1)
 
     def create(self, empty: Snapshot, delta: Delta) -> Snapshot:
         """Commit a table's first snapshot: `delta` on top of an `empty` one, which itself is never stored.
@@ -124,8 +139,8 @@ class Committer:
                 commit_id=snapshot.commit_id,
             ) from error
 
-    def _next(self, head: Snapshot, delta: Delta, commit_id: str) -> Snapshot:
-        version = head.version + 1
+    def _next(self, head: Snapshot, delta: Delta, commit_id: str, *, version: int | None = None) -> Snapshot:
+        version = head.version + 1 if version is None else version
         refs: Sequence[ManifestRef] = head.manifests
         if delta.manifests is not None:
             refs = delta.manifests

@@ -16,15 +16,18 @@ from vectorlake.metadata.fragment import Fragment
 from vectorlake.metadata.snapshot import Snapshot, Tag
 from vectorlake.plan import evolution
 from vectorlake.plan.commit import Delta
+from vectorlake.plan.conflict import Effects, check_metadata, metadata_effects
 from vectorlake.plan.layout import check_properties
 from vectorlake.plan.scan import COMPUTED
 from vectorlake.schema import Schema
 from vectorlake.store.protocol import Store
 from vectorlake.table import columns as column_work
+from vectorlake.table.column_change import ColumnChange
 from vectorlake.table.commit import Build, Committer
 from vectorlake.table.context import Context
 from vectorlake.table.deletes import Delete
 from vectorlake.table.files import DataFiles
+from vectorlake.table.follow import same
 from vectorlake.table.ingest import as_reader, check_columns, conforming
 from vectorlake.table.locate import take_rows
 from vectorlake.table.log import TableLog
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from vectorlake.kernels import Metric
     from vectorlake.search.builder import Search
     from vectorlake.table.dataset import ScanDataset
+    from vectorlake.table.transaction import Transaction
     from vectorlake.table.verify import Finding
 
 Version = int | str | dt.datetime
@@ -354,9 +358,41 @@ class Table:
         return self._commit(build)
 
     def set_properties(self, properties: Mapping[str, str | None]) -> Snapshot:
-        """Set properties, or with None remove them."""
+        """Set properties, or with None remove them.
+
+        Raises:
+            InvalidInputError: a property of the format's own with a bad name or value.
+            ConflictError: another writer has set one of them to another value in the meantime.
+        """
         check_properties({key: value for key, value in properties.items() if value is not None})
-        return self._commit(lambda head: Delta("set-properties", properties=dict(properties)))
+        mine = Effects(properties=dict(properties))
+        return self._commit_metadata(mine, lambda head: Delta("set-properties", properties=dict(properties)))
+
+    def _commit_metadata(self, mine: Effects, build: Build) -> Snapshot:
+        """Commit a change of columns or properties, unless it meets one that others have committed since."""
+        base = self.snapshot
+
+        def checked(head: Snapshot) -> Delta:
+            if not same(base, head):
+                check_metadata(mine, base, head)
+            return build(head)
+
+        return self._commit(checked)
+
+    def transaction(self) -> Transaction:
+        """Several operations as one version, all or nothing: `with table.transaction() as tx: tx.append(…); …`.
+
+        The handle moves to the new version at the end of the block; see `vectorlake.table.transaction.Transaction` for
+        what is isolated from what. Transactions over several tables are not offered: stores have no operation that
+        would make two tables' commits visible at once.
+
+        Raises:
+            ConflictError: at the end of the block, if others changed what the transaction changed.
+        """
+        from vectorlake.table.transaction import Transaction
+
+        self._check_writable()
+        return Transaction(self.name, self._log, self.snapshot, context=self._context, committed=self._move)
 
     # --- schema ---
 
@@ -408,24 +444,28 @@ class Table:
         task = column_work.ColumnTask(
             field, function, sources, batch_rows=_positive("batch_size", batch_size)
         )
-        updates = column_work.compute(self._view, task, new_id=self._context.new_id, progress=progress)
+        change = ColumnChange(self._view, task, new_id=self._context.new_id, progress=progress)
 
         def build(head: Snapshot) -> Delta:
             schema, next_id = evolution.add_field(
                 head.schema, name, kind, next_id=head.next_field_id, default=default
             )
             added = schema.field(name)
-            moved = tuple(column_work.with_field(update, added, field.id) for update in updates)
+            fitted = change.on(head, added)
             if not nullable:
-                if default is None and head.next_row_id != base.next_row_id:
+                if default is None and not fitted.complete:
                     raise ConflictError(
-                        f"rows were added while the non-null column {name!r} was computed, which have no value of it; "
+                        f"rows were added or changed while the non-null column {name!r} was computed, without a value of it; "
                         "nothing was written: refresh and retry, or give it a default"
                     )
                 added = msgspec.structs.replace(added, nullable=False)
                 schema = msgspec.structs.replace(schema, fields=(*schema.fields[:-1], added))
             return Delta(
-                "add-column", updates=moved, schema=schema, next_field_id=next_id, summary={"column": name}
+                "add-column",
+                updates=fitted.updates,
+                schema=schema,
+                next_field_id=next_id,
+                summary={"column": name},
             )
 
         return self._commit(build)
@@ -444,7 +484,7 @@ class Table:
             )
             return Delta("add-column", schema=schema, next_field_id=next_id, summary={"column": name})
 
-        return self._commit(build)
+        return self._commit_metadata(Effects(names=frozenset({name})), build)
 
     def _type_of(self, definition: column_work.BatchFunction | str) -> pa.DataType:
         if callable(definition):
@@ -483,11 +523,18 @@ class Table:
         except ValueError as e:
             raise InvalidInputError(f"rows must be 'missing' or 'all', not {rows!r}") from e
         task = column_work.ColumnTask(field, function, sources, which, _positive("batch_size", batch_size))
-        updates = column_work.compute(self._view, task, new_id=self._context.new_id, progress=progress)
-        if not updates:
+        change = ColumnChange(self._view, task, new_id=self._context.new_id, progress=progress)
+        if not change.updates:
             return self.snapshot
-        summary = {"column": name, "fragments": len(updates)}
-        return self._commit(lambda head: Delta("backfill-column", updates=tuple(updates), summary=summary))
+
+        def build(head: Snapshot) -> Delta:
+            updates = change.on(head, field).updates
+            return Delta(
+                "backfill-column", updates=updates, summary={"column": name, "fragments": len(updates)}
+            )
+
+        written = {update.fragment_id: frozenset({field.id}) for update in change.updates}
+        return self._commit_metadata(Effects(written=written), build)
 
     def drop_column(self, name: str) -> Snapshot:
         """Drop a column, or a struct's child by path; no file is touched, and earlier versions still have it."""
@@ -529,8 +576,11 @@ class Table:
         )
 
     def _evolve(self, operation: str, name: str, change: Callable[[Schema, Snapshot], Schema]) -> Snapshot:
-        return self._commit(
-            lambda head: Delta(operation, schema=change(head.schema, head), summary={"column": name})
+        base = self.snapshot
+        wanted = msgspec.structs.replace(base, schema=change(base.schema, base))
+        return self._commit_metadata(
+            metadata_effects(base, wanted),
+            lambda head: Delta(operation, schema=change(head.schema, head), summary={"column": name}),
         )
 
     # --- names for versions ---
