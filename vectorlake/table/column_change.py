@@ -89,7 +89,9 @@ class ColumnChange:
         values = _MovedValues(self._view, moved, task, new_id=self._new_id) if moved else None
         complete = True
         for fragment in between.added:
-            found = values.update(view, fragment, existing=existing) if values else None
+            # An old fragment that is back was restored, with other values than those that were computed from.
+            moves = values if fragment.id >= base.next_fragment_id else None
+            found = moves.update(view, fragment, existing=existing) if moves else None
             complete &= found is not None and found[1]
             kept += [found[0]] if found else []
         view.store.sync_folders([file.path for update in kept for file in update.files])

@@ -65,8 +65,10 @@ def follow(view: View, head: Snapshot, positions: Mapping[int, BitMap64]) -> Fol
     found, newer = 0, False
     for located in locate(View(head, view.log, view.files), wanted) if len(wanted) else ():
         found += len(located.positions)
-        newer |= bool((located.reader.versions_at(located.positions) > base.version).any())
         there = located.reader.fragment.id
+        # A move makes new fragments; an old one that is back with such a row was restored, with older values.
+        newer |= there < base.next_fragment_id
+        newer |= bool((located.reader.versions_at(located.positions) > base.version).any())
         kept[there] = kept.get(there, BitMap64()) | to_bitmap(located.positions)
     return Followed(kept, gone=found < len(wanted), changed=newer, written=frozenset(written))
 
