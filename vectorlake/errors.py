@@ -48,7 +48,7 @@ class StorageError(VectorlakeError):
 class OutcomeUnknownError(StorageError):
     """A commit's outcome could not be learnt (the store stopped answering while it was applied).
 
-    Look before a retry: `Table.history()` holds a snapshot with this error's `commit_id` if it was committed.
+    Look before a retry: `Table.find_commit(error.commit_id)` is the snapshot if it was committed.
     """
 
     def __init__(self, message: str, *, commit_id: str) -> None:

@@ -110,6 +110,14 @@ class TableLog:
         with ThreadPoolExecutor(8) as pool:
             return [snapshot for snapshot in pool.map(self.find, self.versions()) if snapshot is not None]
 
+    def find_commit(self, commit_id: str) -> Snapshot | None:
+        """The snapshot that a commit made, looked for from the newest one back; None if there is none."""
+        for version in reversed(self.versions()):
+            snapshot = self.find(version)
+            if snapshot is not None and snapshot.commit_id == commit_id:
+                return snapshot
+        return None
+
     def at_time(self, timestamp_ms: int) -> Snapshot:
         """The newest snapshot that was committed at or before a time. Commit times ascend, so this is a binary search."""
         versions = self.versions()

@@ -153,6 +153,13 @@ class Table:
         """All snapshots up to the pinned one, newest first: version, time, operation, counts, parent."""
         return [snapshot for snapshot in reversed(self._log.all()) if snapshot.version <= self.version]
 
+    def find_commit(self, commit_id: str) -> Snapshot | None:
+        """The version that a commit made, if it took place: what to ask after an `OutcomeUnknownError`.
+
+        Looks at the newest version of the table, whatever this handle is pinned to, and back from there.
+        """
+        return self._log.find_commit(commit_id)
+
     def fragments(self, filter: str | Expr | None = None) -> Iterator[Fragment]:
         """The fragments of this version with their files, statistics and deletes; only those that may match `filter`."""
         return self._view.fragments(self._view.bind(filter))
