@@ -91,8 +91,8 @@ CASES: dict[str, tuple[Action, type[Exception], str]] = {
     "row ids that are no integers": (lambda t: t.take([1.5]), vl.InvalidInputError, "integers"),
     "version that does not exist": (lambda t: t.at(7), vl.NotFoundError, "no version 7; it has versions 1 to 1"),
     "version zero": (lambda t: t.at(0), vl.NotFoundError, "no version 0"),
-    "unknown tag": (lambda t: t.at("v1"), vl.NotFoundError, "no tag 'v1'"),
-    "a version of another type": (lambda t: t.at(1.5), vl.InvalidInputError, "number, a tag or a datetime"),  # type: ignore[arg-type]
+    "unknown tag": (lambda t: t.at("v1"), vl.NotFoundError, "no tag or branch 'v1'"),
+    "a version of another type": (lambda t: t.at(1.5), vl.InvalidInputError, "number, a tag, a branch or a datetime"),  # type: ignore[arg-type]
     "a tag that is a number": (lambda t: t.tag("12"), vl.InvalidInputError, "can't be a tag"),
     "a tag that is a path": (lambda t: t.tag("../x"), vl.InvalidInputError, "can't be a tag"),
     "restore of a version that does not exist": (lambda t: t.restore(9), vl.NotFoundError, "no version 9"),

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from vectorlake.lake.lake import Lake
-    from vectorlake.table.table import Table, Version
+    from vectorlake.table.branches import Version
+    from vectorlake.table.table import Table
 
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d([T ].*)?")
 _UNBOUNDED: Final = 1000

@@ -130,8 +130,8 @@ class Lake:
         """The store and path of a file anywhere, by its absolute URI, with the lake's storage options."""
         return self._context.resolve(uri)
 
-    def table(self, name: str) -> Table:
-        """Open a table at its latest version.
+    def table(self, name: str, *, branch: str | None = None) -> Table:
+        """Open a table at its latest version, or at a branch's.
 
         Raises:
             NotFoundError: there is none of that name; names close ones.
@@ -144,7 +144,8 @@ class Lake:
             short = [table.removeprefix(f"{DEFAULT_NAMESPACE}.") for table in known]
             hint = did_you_mean(name, [*known, *short])
             raise NotFoundError(f"no table {name!r} in {self.uri}{hint}; there is {listing(known)}") from None
-        return Table(qualified(name), log, snapshot, context=self._context)
+        table = Table(qualified(name), log, snapshot, context=self._context)
+        return table if branch is None else table.checkout(branch)
 
     def exists(self, name: str) -> bool:
         """Whether there is a table of that name."""
@@ -165,12 +166,14 @@ class Lake:
     def drop_table(self, name: str) -> None:
         """Remove a table with all its versions and files of its own; foreign files that it refers to are left alone.
 
-        Snapshots go first, the newest last, so that a reader finds the table whole or not at all.
+        Branches go first, then snapshots, the newest last, so that a reader finds the table whole or not at all.
 
         Raises:
             NotFoundError: there is none of that name.
         """
         log = self.table(name)._log
+        for branch in log.branches():
+            log.delete_branch(branch)
         versions = log.versions()
         log.store.delete([LATEST])
         log.store.delete([snapshot_path(version) for version in versions[:-1]])

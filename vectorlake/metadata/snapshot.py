@@ -87,6 +87,19 @@ class Tag(msgspec.Struct, frozen=True):
     extra: dict[str, Any] = {}
 
 
+class Branch(msgspec.Struct, frozen=True):
+    """A name for a line of versions of its own, beside the main one."""
+
+    name: str
+    id: str
+    """Names the folder of the branch's snapshots; unique, so that a later branch of the same name shares none."""
+    version: int
+    """The version of the main line at which the branch begins."""
+    timestamp_ms: int
+    """When it was created."""
+    extra: dict[str, Any] = {}
+
+
 def encode_snapshot(snapshot: Snapshot) -> bytes:
     """A snapshot as the JSON file that commits it."""
     return codec.encode(snapshot)

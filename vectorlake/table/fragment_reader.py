@@ -137,6 +137,8 @@ class FragmentReader:
             return np.full(length, version, np.int64)
         (explicit,) = columns([VERSION_FIELD])
         held = np.asarray(explicit.fill_null(holder.sequence).to_numpy(zero_copy_only=False), np.int64)
+        # A branch's files hold its own versions; the sequences of those that the main line took over were lowered.
+        held = np.minimum(held, holder.sequence)
         later = [file.sequence for file in self.fragment.files if file.sequence > holder.sequence]
         return np.maximum(held, max(later, default=0))
 

@@ -38,7 +38,7 @@ def orphans(log: TableLog, *, older_than_ms: int) -> Iterator[ObjectInfo]:
 
 def _referenced(log: TableLog) -> set[str]:
     used: set[str] = set()
-    for snapshot in log.all():
+    for snapshot in (snapshot for line in log.lines() for snapshot in line.all()):
         for ref in snapshot.manifests:
             if ref.path not in used:
                 used.add(ref.path)

@@ -21,7 +21,9 @@ from vectorlake.plan.layout import check_properties
 from vectorlake.plan.scan import COMPUTED
 from vectorlake.schema import Schema
 from vectorlake.store.protocol import Store
+from vectorlake.table import branches as branching
 from vectorlake.table import columns as column_work
+from vectorlake.table.branches import BranchInfo, Version
 from vectorlake.table.column_change import ColumnChange
 from vectorlake.table.commit import Build, Committer
 from vectorlake.table.context import Context
@@ -45,10 +47,6 @@ if TYPE_CHECKING:
     from vectorlake.table.dataset import ScanDataset
     from vectorlake.table.transaction import Transaction
     from vectorlake.table.verify import Finding
-
-Version = int | str | dt.datetime
-"""A version number, a tag, or a point in time."""
-
 
 class Table:
     """One table, pinned to the snapshot that was the latest when it was opened.
@@ -76,9 +74,8 @@ class Table:
         self._view = View(snapshot, log, self._files)
 
     def __repr__(self) -> str:
-        return (
-            f"Table({self.name!r}, version={self.version}, rows={self.snapshot.num_rows}, uri={self.uri!r})"
-        )
+        branch = f", branch={self.branch_name!r}" if self.branch_name else ""
+        return f"Table({self.name!r}{branch}, version={self.version}, rows={self.snapshot.num_rows}, uri={self.uri!r})"
 
     def __len__(self) -> int:
         return self.snapshot.num_rows
@@ -111,6 +108,11 @@ class Table:
         return self.snapshot.version
 
     @property
+    def branch_name(self) -> str | None:
+        """The branch whose versions this handle reads and writes; None for the main line."""
+        return self._log.branch.name if self._log.branch else None
+
+    @property
     def schema(self) -> pa.Schema:
         """The columns as an Arrow schema."""
         return self.snapshot.schema.to_arrow()
@@ -127,31 +129,21 @@ class Table:
         return self
 
     def at(self, version: Version) -> Table:
-        """The table as it was: at a version number, a tag, or a point in time (the newest version not after it).
+        """The table as it was: at a version number, a tag, or a point in time (the newest version not after it), or a
+        branch's newest version.
 
         Raises:
-            NotFoundError: no such version or tag, or the table is younger than that time.
+            NotFoundError: no such version, tag or branch, or the table is younger than that time.
         """
-        return Table(
-            self.name,
-            self._log,
-            self._find(version),
-            context=self._context,
-            pinned=True,
-        )
-
-    def _find(self, version: Version) -> Snapshot:
-        if isinstance(version, dt.datetime):
-            return self._log.at_time(int(version.timestamp() * 1000))
-        if isinstance(version, str):
-            return self._log.load(int(version) if version.isdigit() else self._log.tag(version).version)
-        if isinstance(version, bool) or not isinstance(version, int | np.integer):
-            raise InvalidInputError(f"a version is a number, a tag or a datetime, not {version!r}")
-        return self._log.load(int(version))
+        log, snapshot = branching.resolve(self._log, version)
+        return Table(self.name, log, snapshot, context=self._context, pinned=True)
 
     def history(self) -> list[Snapshot]:
-        """All snapshots up to the pinned one, newest first: version, time, operation, counts, parent."""
-        return [snapshot for snapshot in reversed(self._log.all()) if snapshot.version <= self.version]
+        """All snapshots up to the pinned one, newest first: version, time, operation, counts, parent.
+
+        On a branch: its own, then those of the main line from which it comes.
+        """
+        return [snapshot for snapshot in reversed(self._log.history()) if snapshot.version <= self.version]
 
     def find_commit(self, commit_id: str) -> Snapshot | None:
         """The version that a commit made, if it took place: what to ask after an `OutcomeUnknownError`.
@@ -349,8 +341,9 @@ class Table:
 
         Raises:
             NotFoundError: no such version or tag.
+            UnsupportedError: a version of another branch.
         """
-        old = self._find(version)
+        old = branching.resolve_here(self._log, version)
 
         def build(head: Snapshot) -> Delta:
             changed: dict[str, str | None] = {
@@ -596,9 +589,12 @@ class Table:
         """Name a version (this one by default); `at(name)` finds it again, and it never expires.
 
         Raises:
-            AlreadyExistsError: the tag exists.
+            AlreadyExistsError: there is a tag or branch of that name.
+            UnsupportedError: a version of a branch: tags name versions of the main line.
         """
-        snapshot = self.snapshot if version is None else self._find(version)
+        branching.require_main(self._log, "tag a version")
+        snapshot = self.snapshot if version is None else branching.resolve_here(self._log, version)
+        branching.not_staged(snapshot, "tag a version")
         tag = Tag(name, snapshot.version, self._context.clock())
         self._log.put_tag(tag)
         return tag
@@ -610,6 +606,58 @@ class Table:
     def delete_tag(self, name: str) -> None:
         """Remove a tag."""
         self._log.delete_tag(name)
+
+    def branch(self, name: str, version: Version | None = None) -> Table:
+        """Create a branch at a version (this one by default), and open it for writing.
+
+        Writes to the branch are versions of its own, which nobody sees who reads the table; no data is copied.
+
+        Raises:
+            AlreadyExistsError: there is a branch or tag of that name.
+            UnsupportedError: this handle is a branch's: branches begin at versions of the main line.
+        """
+        start = self.snapshot if version is None else branching.resolve_here(self._log, version)
+        line = branching.create_branch(
+            self._log, name, start, clock=self._context.clock, new_id=self._context.new_id
+        )
+        return Table(self.name, line, start, context=self._context)
+
+    def checkout(self, name: str) -> Table:
+        """Open a branch at its newest version, for reading and writing.
+
+        Raises:
+            NotFoundError: no branch of that name.
+        """
+        line = self._log.on(self._log.get_branch(name))
+        return Table(self.name, line, line.latest(), context=self._context)
+
+    def branches(self) -> list[BranchInfo]:
+        """All branches, by name, with their newest version and the one at which they begin."""
+        return branching.list_branches(self._log)
+
+    def delete_branch(self, name: str) -> None:
+        """Remove a branch and its versions at once; files that only they refer to become orphans.
+
+        Raises:
+            NotFoundError: no branch of that name.
+        """
+        self._log.delete_branch(self._log.get_branch(name))
+
+    def fast_forward(self, name: str) -> Snapshot:
+        """Take a branch over: the table's next version holds what the branch does, whatever number of versions it took.
+
+        One atomic commit of metadata. The branch stays as it is; to go on with it, delete it and create it anew.
+
+        Raises:
+            ConflictError: the table has got versions of its own since the branch began; nothing was committed.
+            NotFoundError: no branch of that name.
+        """
+        self._check_writable()
+        snapshot = branching.fast_forward(
+            self._log, self.snapshot, name, committer=self._committer, clock=self._context.clock
+        )
+        self._move(snapshot)
+        return snapshot
 
     def verify(self) -> list[Finding]:
         """Check every file of this version (there, length, checksum, row counts); an empty list means all is well."""

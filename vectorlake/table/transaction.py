@@ -85,6 +85,10 @@ class Transaction(Table):
         """Refused: transactions don't nest."""
         raise UnsupportedError("transactions don't nest: go on with this one")
 
+    def fast_forward(self, name: str) -> Snapshot:
+        """Refused: taking a branch over is a version of its own."""
+        raise UnsupportedError(f"a transaction can't take over branch {name!r}: end it first")
+
     def _commit(self, build: Build) -> Snapshot:
         self._check_writable()
         staged, delta = self._apply(self._committer, self.snapshot, build, self._base.version + 1)
