@@ -5,20 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 import pyarrow as pa
+from pyroaring import BitMap64
 
 from vectorlake.errors import InvalidInputError
 from vectorlake.metadata.fragment import Fragment
-from vectorlake.metadata.snapshot import FORMAT_VERSION, Snapshot
+from vectorlake.metadata.snapshot import FORMAT_VERSION, PRIMARY_KEY, Snapshot
 from vectorlake.plan.commit import Delta
+from vectorlake.plan.keys import check_key
 from vectorlake.plan.layout import check_properties
-from vectorlake.schema import Schema, schema_from_arrow
+from vectorlake.schema import Field, Schema, schema_from_arrow
 from vectorlake.table.commit import Committer
 from vectorlake.table.context import Context
+from vectorlake.table.files import DataFiles
+from vectorlake.table.fragment_reader import FragmentReader
 from vectorlake.table.ingest import as_reader, conforming
+from vectorlake.table.key_segments import KeyCollector
+from vectorlake.table.keys import KeyGuard
 from vectorlake.table.log import TableLog
 from vectorlake.table.table import Table
-from vectorlake.table.writer import write_fragments
+from vectorlake.table.writer import discard, write_fragments
 
 
 def create_table(
@@ -36,24 +43,64 @@ def create_table(
     schema, next_field_id = schema_from_arrow(arrow)
     if not schema.fields:
         raise InvalidInputError(f"table {name!r} needs at least one column")
-    key = tuple(schema.field(column).id for column in primary_key)
+    schema = with_key(schema, primary_key)
+    key = [schema.field(column) for column in primary_key]
     checked = check_properties(properties or {})
     fragments: list[Fragment] = []
     if reader is not None:
-        batches = conforming(reader, schema.fields)
+        keys = KeyCollector(key) if key else None
         fragments = write_fragments(
-            log.store, batches, schema.fields, properties=checked, new_id=context.new_id
+            log.store,
+            conforming(reader, schema.fields),
+            schema.fields,
+            properties=checked,
+            new_id=context.new_id,
+            keys=keys,
         )
+        if keys is not None:
+            _check_distinct(log, fragments, key, keys, context)
     return register_table(
         name,
         log,
         schema,
         fragments,
         next_field_id=next_field_id,
-        primary_key=key,
+        primary_key=tuple(field.id for field in key),
         properties=checked,
         context=context,
     )
+
+
+def with_key(schema: Schema, primary_key: Sequence[str]) -> Schema:
+    """The schema with the columns of a primary key made non-null.
+
+    Raises:
+        NotFoundError: a key column that is not there.
+        InvalidInputError: a column twice, or of a type that can't identify rows.
+    """
+    if isinstance(primary_key, str) or len(set(primary_key)) != len(primary_key):
+        raise InvalidInputError(f"primary_key must be a list of different columns, not {primary_key!r}")
+    chosen = {schema.field(column).id for column in primary_key}
+    check_key([field for field in schema.fields if field.id in chosen])
+    fields = tuple(
+        msgspec.structs.replace(field, nullable=False) if field.id in chosen else field
+        for field in schema.fields
+    )
+    return msgspec.structs.replace(schema, fields=fields)
+
+
+def _check_distinct(
+    log: TableLog, fragments: Sequence[Fragment], key: Sequence[Field], keys: KeyCollector, context: Context
+) -> None:
+    files = DataFiles(log.store, context)
+    readers = [
+        FragmentReader(fragment, files=files, load_deletes=lambda _: BitMap64()) for fragment in fragments
+    ]
+    try:
+        KeyGuard(readers, key, keys.hashes).check_distinct()
+    except InvalidInputError:
+        discard(log.store, fragments)
+        raise
 
 
 def register_table(
@@ -81,6 +128,7 @@ def register_table(
         format_version=FORMAT_VERSION,
         properties=dict(properties or {}),
         primary_key=primary_key,
+        required_features=(PRIMARY_KEY,) if primary_key else (),
         next_field_id=next_field_id,
     )
     delta = Delta(operation, added=tuple(fragments), summary={"added_rows": rows, **(summary or {})})

@@ -14,6 +14,7 @@ from vectorlake.plan.foreign import resolve_fields
 from vectorlake.schema import Field
 from vectorlake.store.protocol import Store
 from vectorlake.table.context import Context, Integrity
+from vectorlake.table.key_segments import KeySegments
 
 _OPEN_FILES: Final = 128
 
@@ -28,6 +29,8 @@ class DataFiles:
         self._open: OrderedDict[str, FileReader] = OrderedDict()
         self._fields: dict[str, tuple[Field, ...]] = {}
         self._lock = Lock()
+        self.keys = KeySegments(store)
+        """The table's key segments."""
 
     def source(self, file: DataFile) -> FileSource:
         """Where a file lies."""

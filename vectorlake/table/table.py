@@ -10,13 +10,14 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from vectorlake.errors import ConflictError, InvalidInputError, UnsupportedError
+from vectorlake.errors import AlreadyExistsError, ConflictError, InvalidInputError, UnsupportedError
 from vectorlake.expr import Expr
 from vectorlake.metadata.fragment import Fragment
 from vectorlake.metadata.snapshot import Snapshot, Tag
 from vectorlake.plan import evolution
 from vectorlake.plan.commit import Delta
 from vectorlake.plan.conflict import Effects, check_metadata, metadata_effects
+from vectorlake.plan.keys import check_key
 from vectorlake.plan.layout import check_properties
 from vectorlake.plan.scan import COMPUTED
 from vectorlake.schema import Schema
@@ -31,12 +32,14 @@ from vectorlake.table.deletes import Delete
 from vectorlake.table.files import DataFiles
 from vectorlake.table.follow import same
 from vectorlake.table.ingest import as_reader, check_columns, conforming
+from vectorlake.table.key_segments import KeyCollector
+from vectorlake.table.keys import KeyGuard, enforced, key_fields
 from vectorlake.table.locate import take_rows
 from vectorlake.table.log import TableLog
 from vectorlake.table.orphans import orphans
 from vectorlake.table.scan import Scan, make_scan
 from vectorlake.table.view import View
-from vectorlake.table.writer import write_fragments
+from vectorlake.table.writer import discard, write_fragments
 
 if TYPE_CHECKING:
     import pandas
@@ -296,20 +299,30 @@ class Table:
         fine. One atomic commit; appends of other writers never conflict.
 
         Raises:
-            InvalidInputError: unknown or missing columns, types or values that don't fit; nothing is written.
+            InvalidInputError: unknown or missing columns, types or values that don't fit, a primary key that is null
+                or occurs twice in the data; nothing is written.
+            AlreadyExistsError: a row of the table has one of the primary keys, or another writer added it meanwhile.
         """
-        fragments = self._write(data, progress)
+        fragments, guard = self._write(data, progress)
         rows = sum(fragment.row_count for fragment in fragments)
-        return self._commit(
-            lambda head: Delta("append", added=tuple(fragments), summary={"added_rows": rows})
-        )
+
+        def build(head: Snapshot) -> Delta:
+            if guard is not None:
+                guard.check(View(head, self._log, self._files))
+            return Delta("append", added=tuple(fragments), summary={"added_rows": rows})
+
+        try:
+            return self._commit(build)
+        except AlreadyExistsError:
+            discard(self.store, fragments)
+            raise
 
     def overwrite(self, data: object, *, progress: Callable[[int], None] | None = None) -> Snapshot:
         """Replace all rows by others, in one atomic commit; earlier versions stay readable.
 
         Whatever others appended in the meantime is replaced as well. Raises as `append` does.
         """
-        fragments = self._write(data, progress)
+        fragments, _ = self._write(data, progress)
         rows = sum(fragment.row_count for fragment in fragments)
 
         def build(head: Snapshot) -> Delta:
@@ -455,7 +468,7 @@ class Table:
             if not nullable:
                 if default is None and not fitted.complete:
                     raise ConflictError(
-                        f"rows were added or changed while the non-null column {name!r} was computed, without a value of it; "
+                        f"rows were added or changed while the non-null column {name!r} was computed, without its value; "
                         "nothing was written: refresh and retry, or give it a default"
                     )
                 added = msgspec.structs.replace(added, nullable=False)
@@ -563,8 +576,12 @@ class Table:
                 f"column {name!r} can't forbid nulls afterwards: rows may hold them already"
             )
 
-        def change(schema: Schema, _: Snapshot) -> Schema:
+        def change(schema: Schema, head: Snapshot) -> Schema:
             schema = evolution.widen_field(schema, name, type) if type is not None else schema
+            key = key_fields(schema, head.primary_key)
+            check_key(key)
+            if nullable and name in [field.name for field in key]:
+                raise InvalidInputError(f"column {name!r} is in the primary key and can't allow nulls")
             return evolution.set_nullable(schema, name) if nullable else schema
 
         return self._evolve("alter-column", name, change)
@@ -711,19 +728,34 @@ class Table:
                 "without at(), or restore that version"
             )
 
-    def _write(self, data: object, progress: Callable[[int], None] | None) -> list[Fragment]:
+    def _write(
+        self, data: object, progress: Callable[[int], None] | None
+    ) -> tuple[list[Fragment], KeyGuard | None]:
+        """Rows as new fragments, and what keeps their primary keys unique if the table has one."""
         self._check_writable()
-        schema = self.snapshot.schema
+        snapshot = self.snapshot
         reader = as_reader(data)
-        check_columns(reader.schema, schema)
-        return write_fragments(
+        check_columns(reader.schema, snapshot.schema)
+        key = key_fields(snapshot.schema, snapshot.primary_key) if enforced(snapshot) else []
+        keys = KeyCollector(key) if key else None
+        fragments = write_fragments(
             self.store,
-            conforming(reader, schema.fields),
-            schema.fields,
-            properties=self.snapshot.properties,
+            conforming(reader, snapshot.schema.fields),
+            snapshot.schema.fields,
+            properties=snapshot.properties,
             new_id=self._context.new_id,
+            keys=keys,
             progress=progress,
         )
+        if keys is None:
+            return fragments, None
+        guard = KeyGuard([self._view.reader(fragment) for fragment in fragments], key, keys.hashes)
+        try:
+            guard.check_distinct()
+        except InvalidInputError:
+            discard(self.store, fragments)
+            raise
+        return fragments, guard
 
 
 def _row_ids(row_ids: object) -> np.ndarray:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Final
 
+import msgspec
 import pyarrow as pa
 
 from vectorlake.errors import StorageError
@@ -18,6 +19,7 @@ from vectorlake.metadata.fragment import DataFile, FieldBounds, Fragment, Layout
 from vectorlake.plan.layout import DEFAULTS, FRAGMENT_BYTES, FRAGMENT_ROWS, ColumnGroup, column_groups
 from vectorlake.schema import Field
 from vectorlake.store.protocol import Store
+from vectorlake.table.key_segments import KeyCollector
 
 FOLDER: Final = "data"
 
@@ -134,17 +136,25 @@ def write_fragments(
     *,
     properties: Mapping[str, str],
     new_id: NewId,
+    keys: KeyCollector | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Fragment]:
     """Write conforming batches as fragments of bounded size, durable when this returns, referred to by nobody yet.
 
-    Holds about one batch in memory. After an error nothing is left; after Ctrl-C finished fragments stay behind as
+    `keys` collects the primary keys of the rows, for tables that have one. Holds about one batch in memory (and eight
+    bytes a row for the keys). After an error nothing is left; after Ctrl-C finished fragments stay behind as
     orphans, which collection removes.
     """
     groups = column_groups(fields, properties, unsupported)
     limits = {key: int(properties.get(key, DEFAULTS[key])) for key in (FRAGMENT_ROWS, FRAGMENT_BYTES)}
     fragments: list[Fragment] = []
     current: FragmentWriter | None = None
+
+    def finished(writer: FragmentWriter) -> Fragment:
+        fragment = writer.close()
+        segment = keys.finish(store, new_id=new_id) if keys is not None else None
+        return fragment if segment is None else msgspec.structs.replace(fragment, keys=segment)
+
     with ThreadPoolExecutor(max(1, min(4, len(groups)))) as pool:
         try:
             for batch in batches:
@@ -154,19 +164,38 @@ def write_fragments(
                     part = batch.slice(0, limits[FRAGMENT_ROWS] - current.rows)
                     batch = batch.slice(part.num_rows)
                     current.write(part)
+                    if keys is not None:
+                        keys.add(part)
                     if progress:
                         progress(part.num_rows)
                     if current.rows == limits[FRAGMENT_ROWS] or current.nbytes >= limits[FRAGMENT_BYTES]:
-                        fragments.append(current.close())
+                        fragments.append(finished(current))
                         current = None
             if current is not None:
-                fragments.append(current.close())
+                fragments.append(finished(current))
         except BaseException as e:
             if current is not None:
                 current.abort(e)
             if isinstance(e, Exception):  # on Ctrl-C leave at once: finished fragments are collectable
-                with contextlib.suppress(StorageError):
-                    store.delete([file.path for fragment in fragments for file in fragment.files])
+                discard(store, fragments)
             raise
-    store.sync_folders([file.path for fragment in fragments for file in fragment.files])
+    store.sync_folders(paths_of(fragments))
     return fragments
+
+
+def paths_of(fragments: Iterable[Fragment]) -> list[str]:
+    """The files of some new fragments: column groups and key segments."""
+    return [
+        path
+        for fragment in fragments
+        for path in (
+            *(file.path for file in fragment.files),
+            *((fragment.keys.path,) if fragment.keys is not None else ()),
+        )
+    ]
+
+
+def discard(store: Store, fragments: Iterable[Fragment]) -> None:
+    """Remove the files of fragments that will not be committed, as far as that works: the rest are orphans."""
+    with contextlib.suppress(StorageError):
+        store.delete(paths_of(fragments))

@@ -1,0 +1,346 @@
+"""Find rows by primary key, and keep keys unique: through key segments where a fragment has one, else by its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from vectorlake.errors import AlreadyExistsError, InvalidInputError
+from vectorlake.metadata.fragment import FieldBounds, Fragment
+from vectorlake.metadata.literals import literal_from_json
+from vectorlake.metadata.manifest import Manifest
+from vectorlake.metadata.snapshot import PRIMARY_KEY, Snapshot, is_staged
+from vectorlake.plan.keys import KeyHashes, hash_keys
+from vectorlake.schema import Field, Schema
+from vectorlake.table.differ import difference
+from vectorlake.table.follow import same
+from vectorlake.table.fragment_reader import FragmentReader
+from vectorlake.table.view import View
+
+_MORSEL: Final = 131_072
+_SHOWN: Final = 5
+
+
+def key_fields(schema: Schema, primary_key: Sequence[int]) -> list[Field]:
+    """The columns of a primary key, in its order."""
+    by_id = {field.id: field for field in schema.fields}
+    return [by_id[field_id] for field_id in primary_key]
+
+
+def enforced(snapshot: Snapshot) -> bool:
+    """Whether a table's primary key is kept unique; tables of release 0.1.0 only name one."""
+    return bool(snapshot.primary_key) and PRIMARY_KEY in snapshot.required_features
+
+
+class Keys(Protocol):
+    """Keys to look for: their hashes in memory, their values where they are needed."""
+
+    @property
+    def hashes(self) -> np.ndarray:
+        """One uint64 a key."""
+        ...
+
+    def take(self, rows: np.ndarray) -> list[pa.Array]:
+        """The key columns of some keys, by index."""
+        ...
+
+    def among(self, column: int, low: pa.Array, high: pa.Array) -> np.ndarray:
+        """For each range of values of a key column, whether any key may lie in it (null bounds: it may)."""
+        ...
+
+
+class GivenKeys:
+    """Keys that lie in memory as the key columns of a table."""
+
+    def __init__(self, columns: Sequence[pa.Array | pa.ChunkedArray]) -> None:
+        self._columns = [
+            column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column for column in columns
+        ]
+        self._columns = [
+            pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
+            for column in self._columns
+        ]
+        self.hashes = hash_keys(self._columns)
+        self._sorted: dict[int, np.ndarray] = {}
+
+    def take(self, rows: np.ndarray) -> list[pa.Array]:
+        chosen = pa.array(rows)
+        return [column.take(chosen) for column in self._columns]
+
+    def among(self, column: int, low: pa.Array, high: pa.Array) -> np.ndarray:
+        if column not in self._sorted:
+            self._sorted[column] = np.sort(_comparable(self._columns[column]))
+        values, kind = self._sorted[column], self._columns[column].type
+        unknown = (low.is_null().to_numpy(False)) | (high.is_null().to_numpy(False))
+        result = np.ones(len(low), bool)
+        known = np.flatnonzero(~unknown)
+        if len(known):
+            at = pa.array(known)
+            bottom, top = (_comparable(side.take(at).cast(kind)) for side in (low, high))
+            result[known] = np.searchsorted(values, bottom, "left") < np.searchsorted(values, top, "right")
+        return result
+
+
+class WrittenKeys:
+    """The keys of fragments that were just written: hashes in memory, values read back where hashes meet."""
+
+    def __init__(
+        self, readers: Sequence[FragmentReader], fields: Sequence[Field], hashes: np.ndarray, rows: np.ndarray
+    ) -> None:
+        """`hashes` are those of the physical rows `rows`, counted through all fragments."""
+        self._readers = readers
+        self._fields = fields
+        self.hashes = hashes
+        self._rows = rows
+        self._starts = np.cumsum([0, *(reader.fragment.row_count for reader in readers)])
+
+    def take(self, rows: np.ndarray) -> list[pa.Array]:
+        wanted = self._rows[rows]
+        fragments = np.searchsorted(self._starts, wanted, "right") - 1
+        order = np.argsort(fragments, kind="stable")
+        back = np.empty(len(order), np.int64)
+        back[order] = np.arange(len(order))
+        parts: list[list[pa.Array]] = [[] for _ in self._fields]
+        for index in np.unique(fragments):
+            inside = wanted[order][fragments[order] == index] - self._starts[index]
+            batch = self._readers[index].take(list(self._fields), inside)
+            for column, part in enumerate(parts):
+                part.append(batch.column(column))
+        if not len(rows):
+            return [pa.nulls(0, field.to_storage().type) for field in self._fields]
+        return [pa.concat_arrays(part).take(pa.array(back)) for part in parts]
+
+    def among(self, column: int, low: pa.Array, high: pa.Array) -> np.ndarray:
+        result = np.zeros(len(low), bool)
+        for reader in self._readers:
+            mine = reader.fragment.bounds.get(self._fields[column].id, FieldBounds())
+            if mine.min is None or mine.max is None:
+                return np.ones(len(low), bool)
+            kind = mine.min.type
+            reach = pc.and_(
+                pc.less_equal(low.cast(kind), mine.max), pc.greater_equal(high.cast(kind), mine.min)
+            )
+            result |= pc.fill_null(reach, True).to_numpy(zero_copy_only=False)
+        return result
+
+
+def _comparable(array: pa.Array) -> np.ndarray:
+    """Values as numpy orders them, in the order in which bounds are meant."""
+    kind, t = array.type, pa.types
+    if t.is_temporal(kind):
+        array = array.cast(pa.int32() if kind.bit_width == 32 else pa.int64())
+    elif t.is_string(kind) or t.is_large_string(kind):
+        array = array.cast(pa.large_binary())
+    values = array.to_numpy(zero_copy_only=False)
+    return values if values.dtype != object or not len(values) else np.asarray(values, object)
+
+
+@dataclass(frozen=True)
+class KeyMatches:
+    """Live rows of one fragment that have some of the keys looked for."""
+
+    reader: FragmentReader
+    positions: np.ndarray
+    """int64"""
+    rows: np.ndarray
+    """Which of the keys, for each position (int64)."""
+
+    @property
+    def fragment_id(self) -> int:
+        return self.reader.fragment.id
+
+
+def find_keys(
+    view: View,
+    keys: Keys,
+    *,
+    fragments: Iterable[Fragment] | None = None,
+    fields: Sequence[Field] | None = None,
+) -> Iterator[KeyMatches]:
+    """Live rows of a view that have any of some keys, fragment by fragment.
+
+    Args:
+        view: the snapshot to look in.
+        keys: distinct, without nulls, in the order of `fields`.
+        fragments: only these of the view's; all by default, pruned by the bounds of their key columns.
+        fields: the columns that keys are made of; by default those of the table's primary key.
+
+    Memory is bounded by the keys and one fragment's matches. Where hashes meet, the values are compared.
+    """
+    wanted = list(fields or key_fields(view.snapshot.schema, view.snapshot.primary_key))
+    order = np.argsort(keys.hashes, kind="stable")
+    needles = keys.hashes[order]
+    if not len(needles):
+        return
+    segmented = [field.id for field in wanted] == list(view.snapshot.primary_key)
+    for fragment in _candidates(view, keys, wanted) if fragments is None else fragments:
+        reader = view.reader(fragment)
+        positions, which = _probe(view, reader, needles, wanted, segmented=segmented)
+        if len(reader.deleted) and len(positions):
+            live = ~np.isin(positions, reader.deleted)
+            positions, which = positions[live], which[live]
+        if not len(positions):
+            continue
+        rows = order[which]
+        equal = np.ones(len(positions), bool)
+        held = reader.take(wanted, positions)
+        for index, column in enumerate(keys.take(rows)):
+            mine = held.column(index)
+            given = column if column.type == mine.type else column.cast(mine.type)
+            equal &= pc.fill_null(pc.equal(mine, given), False).to_numpy(zero_copy_only=False)
+        if equal.any():
+            yield KeyMatches(reader, positions[equal], rows[equal])
+
+
+def _candidates(view: View, keys: Keys, fields: Sequence[Field]) -> Iterator[Fragment]:
+    """The fragments whose bounds leave room for any of the keys."""
+    for ref in view.snapshot.manifests:
+        if not _manifest_may_hold(view, ref.bounds, keys, fields):
+            continue
+        manifest = view.log.manifest(ref)
+        indices = np.flatnonzero(_may_hold(manifest, keys, fields))
+        for start in range(0, len(indices), 4096):
+            yield from manifest.fragments(indices[start : start + 4096])
+
+
+def _manifest_may_hold(view: View, bounds: object, keys: Keys, fields: Sequence[Field]) -> bool:
+    assert isinstance(bounds, dict)
+    for index, field in enumerate(fields):
+        known = bounds.get(str(field.id))
+        if known is None:
+            continue
+        kind = field.to_storage().type
+        try:
+            low, high = (pa.array([literal_from_json(value, kind)], kind) for value in known)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError):
+            continue  # bounds from before a widening may not decode as the new type: unknown then
+        if not keys.among(index, low, high)[0]:
+            return False
+    return True
+
+
+def _may_hold(manifest: Manifest, keys: Keys, fields: Sequence[Field]) -> np.ndarray:
+    may = np.ones(len(manifest), bool)
+    for index, field in enumerate(fields):
+        low, high = manifest.bound("min", field.id), manifest.bound("max", field.id)
+        if low is not None and high is not None:
+            may &= keys.among(index, _one(low), _one(high))
+    return may
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    joined = column.combine_chunks()
+    return pa.concat_arrays(joined.chunks) if isinstance(joined, pa.ChunkedArray) else joined
+
+
+def _probe(
+    view: View, reader: FragmentReader, needles: np.ndarray, fields: Sequence[Field], *, segmented: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions whose key has the hash of one of some ascending needles, and which needle."""
+    if segmented and reader.fragment.keys is not None:
+        return view.files.keys.open(reader.fragment.keys).find(needles)
+    positions, which = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for start in range(0, reader.fragment.row_count, _MORSEL):
+        stop = min(start + _MORSEL, reader.fragment.row_count)
+        batch = reader.read(list(fields), start, stop)
+        valid = _without_nulls(batch)
+        hashes = hash_keys([column.take(pa.array(valid)) for column in batch.columns])
+        order = np.argsort(hashes, kind="stable") if len(needles) > len(hashes) else None
+        if order is not None:  # many needles: search for the rows among them
+            slot = np.searchsorted(needles, hashes)
+            hit = slot < len(needles)
+            hit[hit] = needles[slot[hit]] == hashes[hit]
+            first = np.flatnonzero(hit)
+            counts = np.searchsorted(needles, hashes[first], "right") - slot[first]
+            at = np.repeat(valid[first], counts)
+            step = np.arange(len(at)) - np.repeat(np.cumsum(counts) - counts, counts)
+            positions.append(at + start)
+            which.append(np.repeat(slot[first], counts) + step)
+        else:
+            at, needle = KeyHashes.of(hashes).find(needles)
+            positions.append(valid[at] + start)
+            which.append(needle)
+    return np.concatenate(positions), np.concatenate(which)
+
+
+def _without_nulls(batch: pa.RecordBatch) -> np.ndarray:
+    valid = np.ones(batch.num_rows, bool)
+    for column in batch.columns:
+        if column.null_count:
+            valid &= column.is_valid().to_numpy(zero_copy_only=False)
+    return np.flatnonzero(valid)
+
+
+class KeyGuard:
+    """Keeps the keys of rows that are being written unique: among themselves, and against the table's live rows."""
+
+    def __init__(
+        self,
+        readers: Sequence[FragmentReader],
+        fields: Sequence[Field],
+        hashes: np.ndarray,
+        *,
+        rows: np.ndarray | None = None,
+    ) -> None:
+        """The fragments of `readers` were written by this operation; `hashes` are those of the keys of their physical
+        rows `rows` (counted through all of them; None: all rows) that are to be new in the table."""
+        chosen = np.arange(len(hashes)) if rows is None else rows
+        self._keys = WrittenKeys(readers, fields, hashes, chosen)
+        self._fields = fields
+        self._checked: Snapshot | None = None
+
+    def check_distinct(self) -> None:
+        """Refuse keys that occur twice among the rows.
+
+        Raises:
+            InvalidInputError: names some.
+        """
+        order = np.argsort(self._keys.hashes, kind="stable")
+        ordered = self._keys.hashes[order]
+        again = np.flatnonzero(ordered[1:] == ordered[:-1])
+        if not len(again):
+            return
+        suspects = np.unique(np.concatenate([order[again], order[again + 1]]))
+        values = pa.table(dict(zip(self._names(), self._keys.take(suspects), strict=True)))
+        counted = values.group_by(self._names()).aggregate([([], "count_all")])
+        double = counted.filter(pc.greater(counted["count_all"], 1))
+        if double.num_rows:
+            raise InvalidInputError(
+                f"{double.num_rows} primary keys occur more than once in the data: {self._shown(double)}; nothing was "
+                "written: keep one row of each"
+            )
+
+    def check(self, view: View) -> None:
+        """Refuse keys that a live row of a head has. Only what is new since the last check is looked at.
+
+        Raises:
+            AlreadyExistsError: names some.
+        """
+        head = view.snapshot
+        fragments: list[Fragment] | None = None
+        last = self._checked
+        if last is not None and not is_staged(last):
+            if same(last, head):
+                return
+            between = difference(view.log, last, head)
+            fragments = [*between.added, *(after for _, after in between.changed)]
+        for found in find_keys(view, self._keys, fragments=fragments):
+            values = pa.table(dict(zip(self._names(), self._keys.take(found.rows[:_SHOWN]), strict=True)))
+            raise AlreadyExistsError(
+                f"rows with these primary keys are in the table already: {self._shown(values)}; nothing was written: use "
+                "upsert to replace them, or insert to leave them as they are"
+            )
+        self._checked = head
+
+    def _names(self) -> list[str]:
+        return [field.name for field in self._fields]
+
+    def _shown(self, values: pa.Table) -> str:
+        rows = values.select(self._names()).slice(0, _SHOWN).to_pylist()
+        shown = ", ".join("(" + ", ".join(f"{k}={v!r}" for k, v in row.items()) + ")" for row in rows)
+        return shown + (" …" if values.num_rows > _SHOWN else "")
