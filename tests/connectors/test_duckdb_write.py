@@ -36,7 +36,10 @@ def test_create_append_and_overwrite(con: duckdb.DuckDBPyConnection, lake: vl.La
     assert made.schema.field("vec").type == pa.list_(pa.field("", pa.float32()), 2)
     assert con.execute("SELECT count(*) FROM lake.ns.items").fetchall() == [(10,)]
     assert con.execute("SELECT id FROM knn('ns.items', [3, 4], 1)").fetchall() == [(3,)]
-    appended = vectorlake_duckdb.write(con, NUMBERS.format(5), lake, "ns.items")
+    with pytest.raises(vl.AlreadyExistsError, match="upsert"):
+        vectorlake_duckdb.write(con, NUMBERS.format(5), lake, "ns.items")
+    more = NUMBERS.format(15) + " WHERE id >= 10"
+    appended = vectorlake_duckdb.write(con, more, lake, "ns.items")
     assert (appended.version, len(appended)) == (2, 15)
     replaced = vectorlake_duckdb.write(con, con.sql(NUMBERS.format(3)), "lake", "ns.items", mode="overwrite")
     assert (replaced.version, len(replaced)) == (3, 3)

@@ -293,7 +293,7 @@ def test_create_and_append_from_files(run: Run, tmp_path: Path, suffix: str) -> 
             path.mkdir()
             pq.write_table(data, path / "0.parquet")
     lake = tmp_path / "lake"
-    created = json.loads(run("create", lake, "ns.t", path, "--json", "--primary-key", "id").stdout)
+    created = json.loads(run("create", lake, "ns.t", path, "--json").stdout)
     assert (created["table"], created["rows"], created["committed"]) == ("ns.t", 2, True)
     run("create", lake, "ns.t", path, code=4)
     assert "appended 2 rows" in run("append", lake, "ns.t", path).stdout
@@ -302,7 +302,11 @@ def test_create_and_append_from_files(run: Run, tmp_path: Path, suffix: str) -> 
     assert (
         rows[0] == rows[2] == ({"id": 0, "vector": [1, 1, 1]} if suffix == "npy" else {"id": 1, "name": "a"})
     )
-    assert json.loads(run("info", lake, "ns.t", "--json").stdout)["primary_key"] == ["id"]
+    assert json.loads(run("info", lake, "ns.t", "--json").stdout)["primary_key"] == []
+    if suffix != "npy":
+        run("create", lake, "ns.keyed", path, "--primary-key", "id")
+        assert json.loads(run("info", lake, "ns.keyed", "--json").stdout)["primary_key"] == ["id"]
+        assert "primary keys" in run("append", lake, "ns.keyed", path, code=4).stderr
 
 
 def test_delete_and_drop(run: Run, fresh: Path) -> None:
