@@ -25,17 +25,18 @@ from vectorlake.table.view import View
 FOLDER: Final = "deletes"
 
 
-def matching_positions(view: View, predicate: Expr) -> dict[int, BitMap64]:
-    """Fragment id → positions of live rows for which the predicate is true."""
+def matching_positions(view: View, predicate: Expr | None) -> dict[int, BitMap64]:
+    """Fragment id → positions of live rows for which the predicate is true (of all live rows without one)."""
     fields = fields_by_name(view.snapshot.schema)
     found: dict[int, BitMap64] = {}
     for reader in view.readers(predicate):
         positions: list[np.ndarray] = []
-        for low, high in reader.prune(predicate, fields):
+        whole = [(0, reader.fragment.row_count)]
+        for low, high in whole if predicate is None else reader.prune(predicate, fields):
             for start in range(low, high, MORSEL_ROWS):
-                matched, _ = view.matches(reader, predicate, start, min(start + MORSEL_ROWS, high))
-                assert matched is not None
-                positions.append(matched)
+                stop = min(start + MORSEL_ROWS, high)
+                matched, _ = view.matches(reader, predicate, start, stop)
+                positions.append(np.arange(start, stop) if matched is None else matched)
         together = np.concatenate(positions) if positions else np.empty(0, np.int64)
         if len(together):
             found[reader.fragment.id] = to_bitmap(together)

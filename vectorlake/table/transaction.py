@@ -12,7 +12,7 @@ from vectorlake.errors import ConflictError, InvalidInputError, UnsupportedError
 from vectorlake.metadata.snapshot import Snapshot
 from vectorlake.plan.commit import Delta
 from vectorlake.plan.conflict import Action, Effects, effects, verdict
-from vectorlake.table.commit import Build, Committer
+from vectorlake.table.commit import Build
 from vectorlake.table.context import Context
 from vectorlake.table.differ import difference
 from vectorlake.table.follow import newly_deleted, replaced_fields, same
@@ -91,7 +91,9 @@ class Transaction(Table):
 
     def _commit(self, build: Build) -> Snapshot:
         self._check_writable()
-        staged, delta = self._apply(self._committer, self.snapshot, build, self._base.version + 1)
+        staged, delta = self._apply(self.snapshot, build, self._base.version + 1)
+        if delta is None:
+            return staged
         self._steps.append(build)
         self._operations.append(delta)
         self._view = View(staged, self._log, self._files)
@@ -101,15 +103,17 @@ class Transaction(Table):
         if not self._open:
             raise InvalidInputError(f"this transaction on {self.name} has ended: begin another one")
 
-    def _make(self, head: Snapshot, commit_id: str) -> Snapshot:
-        """The one snapshot of all operations on top of `head`."""
+    def _make(self, head: Snapshot, commit_id: str) -> Snapshot | None:
+        """The one snapshot of all operations on top of `head`; None if by now there is nothing left to do."""
         result, deltas = self.snapshot, self._operations
         if not same(head, self._base):
             self._check_apart(head)
             result, deltas = head, []
             for build in self._steps:
-                result, delta = self._apply(self._committer, result, build, head.version + 1)
-                deltas.append(delta)
+                result, delta = self._apply(result, build, head.version + 1)
+                deltas += [] if delta is None else [delta]
+            if not deltas:
+                return None
         names = [delta.operation for delta in deltas]
         return msgspec.structs.replace(
             result,
@@ -119,10 +123,11 @@ class Transaction(Table):
             summary=_summary(deltas, names, result),
         )
 
-    @staticmethod
-    def _apply(committer: Committer, working: Snapshot, build: Build, version: int) -> tuple[Snapshot, Delta]:
+    def _apply(self, working: Snapshot, build: Build, version: int) -> tuple[Snapshot, Delta | None]:
         delta = build(working)
-        return committer.stage(working, delta, version=version), delta
+        if delta is None:
+            return working, None
+        return self._committer.stage(working, delta, version=version), delta
 
     def _check_apart(self, head: Snapshot) -> None:
         names = frozenset(delta.operation for delta in self._operations)
