@@ -14,6 +14,7 @@ from vectorlake.errors import AlreadyExistsError, ConflictError, OutcomeUnknownE
 from vectorlake.ids import NewId
 from vectorlake.metadata.manifest import Manifest, concat
 from vectorlake.metadata.snapshot import STAGED, ManifestRef, Snapshot
+from vectorlake.metadata.tombstone import Tombstone
 from vectorlake.plan.commit import (
     Delta,
     apply_updates,
@@ -30,11 +31,13 @@ from vectorlake.table.log import TableLog
 ATTEMPTS: Final = 100
 """How often a commit is tried against ever newer heads before it gives up with a conflict."""
 
-Build: TypeAlias = Callable[[Snapshot], Delta]
-"""Describes the change relative to a head; called again for each newer head, and may raise `ConflictError`."""
+Build: TypeAlias = Callable[[Snapshot], Delta | None]
+"""Describes the change relative to a head, None if there is nothing to change; called again for each newer head, and may
+raise `ConflictError`."""
 
-Make: TypeAlias = Callable[[Snapshot, str], Snapshot]
-"""Builds the snapshot that follows a head, with a commit id; called again for each newer head."""
+Make: TypeAlias = Callable[[Snapshot, str], Snapshot | None]
+"""Builds the snapshot that follows a head, with a commit id, or None if nothing is to be committed; called again for each
+newer head."""
 
 Sleep: TypeAlias = Callable[[float], None]
 
@@ -68,7 +71,12 @@ class Committer:
             OutcomeUnknownError: the store failed such that it can't be told whether the commit took place.
             StorageError: the store refused; nothing was committed.
         """
-        return self.commit_made(base, lambda head, commit_id: self._next(head, build(head), commit_id))
+
+        def make(head: Snapshot, commit_id: str) -> Snapshot | None:
+            delta = build(head)
+            return None if delta is None else self._next(head, delta, commit_id)
+
+        return self.commit_made(base, make)
 
     def commit_made(self, base: Snapshot, make: Make) -> Snapshot:
         """Commit the snapshot that `make` builds on top of whatever is newest; atomicity and errors as for `commit`."""
@@ -77,6 +85,8 @@ class Committer:
         for attempt in range(ATTEMPTS):
             head = self._log.latest(after=head)
             snapshot = make(head, commit_id)
+            if snapshot is None:
+                return head
             outcome = self._put(snapshot)
             if outcome is not None:
                 self._log.hint(outcome.version)
@@ -128,9 +138,9 @@ class Committer:
                 raise
             return snapshot if there.commit_id == snapshot.commit_id else None
 
-    def _read_back(self, snapshot: Snapshot, error: Exception) -> Snapshot | None:
+    def _read_back(self, snapshot: Snapshot, error: Exception) -> Snapshot | Tombstone | None:
         try:
-            return self._log.find(snapshot.version)
+            return self._log.entry(snapshot.version)
         except StorageError as second:
             raise OutcomeUnknownError(
                 f"the store failed during a commit to {self._log.store.uri} ({error}) and can't be asked "

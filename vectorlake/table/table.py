@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,6 +20,7 @@ from vectorlake.plan.commit import Delta
 from vectorlake.plan.conflict import Effects, check_metadata, metadata_effects
 from vectorlake.plan.keys import check_key
 from vectorlake.plan.layout import check_properties
+from vectorlake.plan.merge import Mode
 from vectorlake.plan.scan import COMPUTED
 from vectorlake.schema import Schema
 from vectorlake.store.protocol import Store
@@ -36,7 +38,6 @@ from vectorlake.table.key_segments import KeyCollector
 from vectorlake.table.keys import KeyGuard, enforced, key_fields
 from vectorlake.table.locate import take_rows
 from vectorlake.table.log import TableLog
-from vectorlake.table.orphans import orphans
 from vectorlake.table.scan import Scan, make_scan
 from vectorlake.table.view import View
 from vectorlake.table.writer import discard, write_fragments
@@ -46,10 +47,16 @@ if TYPE_CHECKING:
     import polars
 
     from vectorlake.kernels import Metric
+    from vectorlake.plan.changes import By
     from vectorlake.search.builder import Search
+    from vectorlake.table.changes import Changes
     from vectorlake.table.dataset import ScanDataset
+    from vectorlake.table.merge import Merge
+    from vectorlake.table.expiry import Expiry
+    from vectorlake.table.orphans import Orphans
     from vectorlake.table.transaction import Transaction
     from vectorlake.table.verify import Finding
+
 
 class Table:
     """One table, pinned to the snapshot that was the latest when it was opened.
@@ -349,6 +356,78 @@ class Table:
         deletion = Delete(self._view, predicate, new_id=self._context.new_id)
         return self._commit(deletion) if deletion.positions else self.snapshot
 
+    def update(
+        self,
+        assignments: Mapping[str, object],
+        where: str | Expr | object | None = None,
+        *,
+        mode: str | Mode = Mode.AUTO,
+    ) -> Snapshot:
+        """Set columns of the rows of this version for which a filter is true, in one atomic commit.
+
+        Args:
+            assignments: column → SQL expression over the row's columns (`{"price": "price * 2"}`; a text constant is
+                `"'new'"`), or a plain value that is no string.
+            where: a filter as for `scan`; all rows without one.
+            mode: `"rows"` writes new images of the rows; `"columns"` writes new files of the columns alone, for the
+                fragments that hold such rows; `"auto"` does what writes less.
+
+        Rows keep their row ids. Returns the newest snapshot, without a commit, if no row matches. If others changed any
+        of these rows or what was read of them, it is evaluated again on the newer version.
+
+        Raises:
+            InvalidInputError: an expression that doesn't parse or fit, a null where none may be, a primary key column.
+            NotFoundError: an unknown column.
+            ConflictError: others changed the table's columns such that the update no longer fits.
+        """
+        from vectorlake.table.row_change import RowChange
+        from vectorlake.table.update import Update
+
+        self._check_writable()
+        if not assignments:
+            raise InvalidInputError('say what to set, such as {"price": "price * 2"}')
+        update = Update(assignments, where, mode=_mode(mode), new_id=self._context.new_id)
+        return self._commit(
+            RowChange(update, self._view, new_id=self._context.new_id, prepared=update.prepare(self._view))
+        )
+
+    def merge(self, data: object, on: Sequence[str] = (), *, mode: str | Mode = Mode.AUTO) -> Merge:
+        """Match rows with the table's by key, and say what happens to which; a builder that ends with `execute()`.
+
+            t.merge(rows).when_matched_update(["price"]).when_not_matched_insert().execute()
+
+        Args:
+            data: anything tabular, with the columns to match by and any others; no key may occur twice.
+            on: columns to match by; the primary key by default.
+            mode: how new values of existing rows are written, as for `update`.
+        """
+        from vectorlake.table.merge import Merge
+
+        self._check_writable()
+        columns = (on,) if isinstance(on, str) else tuple(on)
+        return Merge(data, columns, self._view, self._commit, self._context.new_id, mode=_mode(mode))
+
+    def upsert(self, data: object, *, mode: str | Mode = Mode.AUTO) -> Snapshot:
+        """Replace rows that have the same primary key, and insert the others, in one atomic commit.
+
+        Columns that the data lacks stay as they are in rows that are there already, and are the default or null in new
+        ones. Replaced rows keep their row ids. Concurrent upserts of one key never leave two rows: the later one wins.
+
+        Raises:
+            InvalidInputError: the table has no primary key; a key that is null or occurs twice in the data; columns or
+                values that don't fit. Nothing is written.
+        """
+        merge = self.merge(data, mode=mode).when_matched_update().when_not_matched_insert()
+        return replace(merge, name="upsert").execute()
+
+    def insert(self, data: object) -> Snapshot:
+        """Add those rows whose primary key is not in the table, in one atomic commit; the others are left as they are.
+
+        Raises:
+            InvalidInputError: as for `upsert`.
+        """
+        return replace(self.merge(data).when_not_matched_insert(), name="insert").execute()
+
     def restore(self, version: Version) -> Snapshot:
         """Make the table what it was at an earlier version, as a new version; history is kept.
 
@@ -359,6 +438,7 @@ class Table:
         old = branching.resolve_here(self._log, version)
 
         def build(head: Snapshot) -> Delta:
+            self._log.load(old.version)  # has not expired by now: its files are needed from here on
             changed: dict[str, str | None] = {
                 key: None for key in head.properties if key not in old.properties
             }
@@ -385,7 +465,7 @@ class Table:
         """Commit a change of columns or properties, unless it meets one that others have committed since."""
         base = self.snapshot
 
-        def checked(head: Snapshot) -> Delta:
+        def checked(head: Snapshot) -> Delta | None:
             if not same(base, head):
                 check_metadata(mine, base, head)
             return build(head)
@@ -676,30 +756,107 @@ class Table:
         self._move(snapshot)
         return snapshot
 
+    # --- what changed ---
+
+    def changes(
+        self,
+        from_version: Version,
+        to_version: Version | None = None,
+        *,
+        columns: Sequence[str] | None = None,
+        filter: str | Expr | object | None = None,
+        by: str | By = "commit",
+        threads: int | None = None,
+    ) -> Changes:
+        """The rows that changed after one version, up to another and with it (this one by default): a change feed.
+
+        Args:
+            from_version: a version number, tag or time; 0 is the table before it was created.
+            to_version: the last version told; also a branch.
+            columns: names; all by default. Only changes of these columns count as updates.
+            filter: an SQL condition on the rows told, `_change_type` and its kin included (`"_change_type = 'insert'"`).
+            by: `"commit"` tells each version's changes in turn; `"net"` the difference between the two ends only.
+            threads: reading threads.
+
+        Returns:
+            A lazy stream with the columns `_change_type` (`insert`, `delete`, `update_preimage`, `update_postimage`),
+            `_commit_version`, `_commit_timestamp`, `_row_id`, and the table's columns as they are at `to_version`. An
+            update keeps its row id, and is told only if a value differs: rows that compaction moved are no change. What
+            did not change is not read; memory is bounded but for 21 bytes for each row that was moved or replaced.
+
+        Raises:
+            NotFoundError: a version that does not exist, or has expired: `by="net"` needs the two ends only.
+            UnsupportedError: the versions lie on different branches.
+        """
+        from vectorlake.table.changes import make_changes
+
+        stop = self.snapshot if to_version is None else to_version
+        return make_changes(
+            self._log, self._files, from_version, stop, columns=columns, filter=filter, by=by, threads=threads
+        )
+
     def verify(self) -> list[Finding]:
         """Check every file of this version (there, length, checksum, row counts); an empty list means all is well."""
         from vectorlake.table.verify import verify
 
         return list(verify(self._view))
 
-    def collect_orphans(
-        self, *, older_than: dt.timedelta = dt.timedelta(days=3), dry_run: bool = False
-    ) -> list[str]:
-        """Remove files that no version refers to: of writers that were killed, or lost a race.
+    def expire_snapshots(
+        self,
+        *,
+        older_than: dt.timedelta | dt.datetime | None = dt.timedelta(days=5),
+        keep_last: int = 1,
+        versions: Sequence[int] | None = None,
+        dry_run: bool = False,
+    ) -> Expiry:
+        """Let old versions expire: they can't be opened any more, and `collect_orphans` removes what only they need.
+
+        The newest version, tagged ones, and what branches need never expire. On a branch, its own versions expire.
 
         Args:
-            older_than: leave younger files alone: a running writer's files are unreferenced until it commits.
+            older_than: versions that were the newest at any time since then stay: an age, a time, or None for any age.
+            keep_last: so many of the newest versions stay, whatever their age.
+            versions: expire exactly these instead, whatever their age.
+            dry_run: only tell, with the files, bytes and rows that only these versions need.
+
+        Raises:
+            InvalidInputError: one of `versions` is tagged or the newest; or this machine's clock and the store's disagree
+                by more than an hour, so that ages can't be told. Nothing was removed.
+            NotFoundError: there is no such version.
+        """
+        from vectorlake.table.expiry import expire
+
+        self._check_writable()
+        return expire(
+            self._log,
+            older_than=older_than,
+            keep_last=keep_last,
+            versions=versions,
+            clock=self._context.clock,
+            new_id=self._context.new_id,
+            dry_run=dry_run,
+        )
+
+    def collect_orphans(
+        self, *, older_than: dt.timedelta = dt.timedelta(days=3), dry_run: bool = False
+    ) -> Orphans:
+        """Remove files that no version refers to: of writers that were killed or lost a race, of versions that expired.
+
+        Args:
+            older_than: leave younger files alone, by the store's clock: a running writer's files are unreferenced until it
+                commits.
             dry_run: only tell.
 
         Returns:
-            The paths removed (or that would be), relative to the table's folder.
+            The paths removed (or that would be), relative to the table's folder; `size` is their bytes.
+
+        Raises:
+            CorruptDataError: a snapshot or manifest can't be read, so it can't be told what is unused.
         """
+        from vectorlake.table.orphans import collect
+
         self._check_writable()
-        before = self._context.clock() - int(older_than.total_seconds() * 1000)
-        paths = [info.path for info in orphans(self._log, older_than_ms=max(before, 0))]
-        if not dry_run:
-            self.store.delete(paths)
-        return paths
+        return collect(self._log, older_than=older_than, new_id=self._context.new_id, dry_run=dry_run)
 
     # --- the insides ---
 
@@ -756,6 +913,13 @@ class Table:
             discard(self.store, fragments)
             raise
         return fragments, guard
+
+
+def _mode(mode: str | Mode) -> Mode:
+    try:
+        return Mode(mode)
+    except ValueError as e:
+        raise InvalidInputError(f"mode must be 'auto', 'rows' or 'columns', not {mode!r}") from e
 
 
 def _row_ids(row_ids: object) -> np.ndarray:
