@@ -88,12 +88,12 @@ class RowChange:
 
     def _on(self, head: Snapshot) -> tuple[Prepared, Mapping[int, BitMap64]]:
         """What is prepared, and where the rows taken are in the head; prepared for it if nothing is that fits."""
-        known = self._prepared
+        known, view = self._prepared, View(head, self._view.log, self._view.files)
         if known is None:
-            known = self._prepared = self._operation.prepare(View(head, self._view.log, self._view.files))
+            first = self._operation.prepare if same(self._view.snapshot, head) else self._again
+            known = self._prepared = first(view)
         if same(known.view.snapshot, head):
             return known, known.taken
-        view = View(head, self._view.log, self._view.files)
         fitted = self._fitted(known, view)
         if fitted is not None:
             return known, fitted

@@ -561,7 +561,7 @@ class Table:
                 summary={"column": name},
             )
 
-        return self._commit(build)
+        return self._commit_metadata(Effects(names=frozenset({name})), build)
 
     def _add_empty_column(
         self, name: str, kind: pa.DataType | pa.Field | None, default: object, nullable: bool
