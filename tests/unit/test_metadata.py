@@ -116,6 +116,9 @@ def test_damaged_snapshots_are_named(damage: bytes) -> None:
         decode_snapshot(damage, "v7.json")
 
 
+TYPES = {1: pa.int64(), 2: pa.string()}
+
+
 def fragment(index: int, layout: Layout, **changes: Any) -> Fragment:
     file = DataFile(f"data/{index}.parquet", "parquet", layout, 0, 10, 100, "xxh3-64:00", None, 1)
     bounds = {1: FieldBounds(pa.scalar(index * 10), pa.scalar(index * 10 + 9), 0)}
@@ -147,7 +150,7 @@ def test_manifest_round_trip_with_all_members() -> None:
     ]
     manifest = Manifest.of(fragments)
     data = manifest.encode()
-    ref = manifest.ref("m", data)
+    ref = manifest.ref("m", data, TYPES)
     assert (ref.fragments, ref.rows, ref.deleted) == (4, 40, 3)
     assert decode_manifest(data, ref, "m").fragments() == fragments
     assert decode_manifest(data, ref, "m").fragments(np.array([3, 1])) == [fragments[3], fragments[1]]
@@ -186,7 +189,7 @@ def test_columns_of_newer_manifests_survive_a_rewrite() -> None:
 def test_flipped_bytes_in_a_manifest_are_found(position: int) -> None:
     manifest = Manifest.of([fragment(0, Layout(schema().fields))])
     data = bytearray(manifest.encode())
-    ref = manifest.ref("m", bytes(data))
+    ref = manifest.ref("m", bytes(data), TYPES)
     data[position] ^= 1
     with pytest.raises(CorruptDataError, match="some/m"):
         decode_manifest(bytes(data), ref, "some/m")

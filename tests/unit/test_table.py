@@ -572,3 +572,12 @@ def test_lists_of_decimals_fit_vectors(lake: vl.Lake, element: str) -> None:
     table = lake.create_table("t", pa.schema([("vec", vl.vector(2, element))]))
     table.append(duckdb.sql("SELECT [0.5, 1.5] AS vec"))
     assert table.to_arrow()["vec"].to_pylist() == [[0.5, 1.5]]
+
+
+def test_bounds_rewritten_after_a_widening_are_in_the_new_type(lake: vl.Lake) -> None:
+    days = pa.array([dt.date(2024, 1, 1), dt.date(2024, 1, 2)])
+    table = lake.create_table("t", pa.table({"id": [1, 2], "d": days}))
+    table.alter_column("d", type=pa.timestamp("us"))
+    table.delete("id = 1")  # writes the manifest anew, whose bounds are still days
+    assert table.count("d = TIMESTAMP '2024-01-02'") == 1
+    assert table.count("d > TIMESTAMP '2024-01-03'") == 0

@@ -61,7 +61,7 @@ def to_builtins(value: Any) -> Any:
         return value.name
     if isinstance(value, msgspec.Struct):
         known: dict[str, Any] = {"kind": _KIND_OF[type(value)]} if type(value) in _KIND_OF else {}
-        for info in msgspec.structs.fields(type(value)):
+        for info in _fields(type(value)):
             item = getattr(value, info.name)
             if info.name == "extra" or (not info.required and item == _default(info)):
                 continue
@@ -93,6 +93,11 @@ def from_builtins(cls: type[S], value: Any) -> S:
     if extra and "extra" in hints:
         known["extra"] = extra
     return cls(**known)
+
+
+@cache
+def _fields(cls: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    return msgspec.structs.fields(cls)
 
 
 @cache

@@ -7,7 +7,7 @@ columns `min.7`, `max.7`, `nulls.7` and `nans.7` (format specification, "Manifes
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -223,8 +223,11 @@ class Manifest:
             writer.write_table(table)
         return bytes(sink.getvalue())
 
-    def ref(self, path: str, data: bytes) -> ManifestRef:
-        """How a snapshot refers to this manifest, written as `data` at `path`."""
+    def ref(self, path: str, data: bytes, types: Mapping[int, pa.DataType]) -> ManifestRef:
+        """How a snapshot refers to this manifest, written as `data` at `path`.
+
+        `types` are those of the snapshot's fields by id: its literals are read by them, whatever type bounds have here.
+        """
         ids = self.fragment_ids
         deletes = self.table["deletes"].combine_chunks()
         deleted = pc.sum(pc.struct_field(deletes, "cardinality")).as_py() if len(self) else 0
@@ -237,10 +240,10 @@ class Manifest:
             deleted=deleted or 0,
             min_fragment_id=int(ids[0]) if len(self) else 0,
             max_fragment_id=int(ids[-1]) if len(self) else 0,
-            bounds=self._summary(),
+            bounds=self._summary(types),
         )
 
-    def _summary(self, most: int = 64) -> dict[str, tuple[Any, ...]]:
+    def _summary(self, types: Mapping[int, pa.DataType], most: int = 64) -> dict[str, tuple[Any, ...]]:
         """Least and greatest of each field over all fragments, for fields whose bounds every fragment knows."""
         bounds: dict[str, tuple[Any, ...]] = {}
         for field_id in list(self._bounds_names())[:most]:
@@ -253,7 +256,13 @@ class Manifest:
                 or pa.types.is_decimal(low.type)
             ):
                 continue
-            kind = low.type
+            kind = types.get(int(field_id))
+            if kind is None:
+                continue
+            try:
+                low, high = low.cast(kind), high.cast(kind)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                continue
             # pyarrow has no least and greatest of half floats and durations
             stand_in = (
                 pa.float32()

@@ -56,19 +56,16 @@ class Delta(msgspec.Struct, frozen=True):
 
 def touched(refs: Sequence[ManifestRef], fragment_ids: Sequence[int]) -> list[ManifestRef]:
     """The manifests that may hold any of some fragments."""
-    return [
-        ref
-        for ref in refs
-        if any(ref.min_fragment_id <= fragment <= ref.max_fragment_id for fragment in fragment_ids)
-    ]
+    ids = np.unique(np.asarray(fragment_ids, np.int64))
+    low = np.searchsorted(ids, [ref.min_fragment_id for ref in refs], "left")
+    high = np.searchsorted(ids, [ref.max_fragment_id for ref in refs], "right")
+    return [ref for ref, first, last in zip(refs, low, high, strict=True) if first < last]
 
 
 def updated_fragment(fragment: Fragment, update: FragmentUpdate, version: int) -> Fragment:
     """A fragment after an update committed as `version`: replaced columns leave their files' layouts, or the files go."""
     replaced = frozenset[int]().union(*(file.field_ids for file in update.files))
-    kept = tuple(
-        without_fields(file, replaced) for file in fragment.files if not file.field_ids <= replaced
-    )
+    kept = tuple(without_fields(file, replaced) for file in fragment.files if not file.field_ids <= replaced)
     return msgspec.structs.replace(
         fragment,
         files=(*kept, *(msgspec.structs.replace(file, sequence=version) for file in update.files)),
@@ -106,10 +103,11 @@ def apply_updates(manifest: Manifest, delta: Delta, version: int) -> tuple[Manif
     """A manifest after the delta's removals and updates, and the ids of the fragments it found."""
     wanted = {update.fragment_id: update for update in delta.updates}
     ids = manifest.fragment_ids
-    indices = [index for index, fragment_id in enumerate(ids.tolist()) if fragment_id in wanted]
-    current = manifest.fragments(np.array(indices, np.int64)) if indices else []
+    indices = np.flatnonzero(np.isin(ids, np.fromiter(wanted, np.int64, len(wanted))))
+    current = manifest.fragments(indices) if len(indices) else []
     updated = [updated_fragment(fragment, wanted[fragment.id], version) for fragment in current]
-    found = frozenset(fragment.id for fragment in current) | (delta.removed & frozenset(ids.tolist()))
+    gone = ids[np.isin(ids, np.fromiter(delta.removed, np.int64, len(delta.removed)))]
+    found = frozenset(fragment.id for fragment in current) | frozenset(gone.tolist())
     if not found:
         return manifest, found
     return manifest.replace(removed=delta.removed & found, updated=updated), found

@@ -168,6 +168,18 @@ def widen_field(schema: Schema, path: str, kind: pa.DataType) -> Schema:
     return _rewrite(schema, field.id, lambda old: msgspec.structs.replace(old, type=widened))
 
 
+def widened_to(schema: Schema, others: Sequence[Schema]) -> Schema:
+    """The schema with each column as wide as it is in any of some others, so that it can hold the values of all."""
+    fields = {field.id: field for field in schema.fields}
+    for other in others:
+        for field in other.fields:
+            known = fields.get(field.id)
+            wider = _widen(known.type, field.type) if known is not None else None
+            if known is not None and wider is not None and wider != known.type:
+                fields[field.id] = msgspec.structs.replace(known, type=wider)
+    return msgspec.structs.replace(schema, fields=tuple(fields.values()))
+
+
 def set_nullable(schema: Schema, path: str) -> Schema:
     """The schema with a field that may hold nulls from now on."""
     return _rewrite(schema, find(schema, path).id, lambda old: msgspec.structs.replace(old, nullable=True))

@@ -6,6 +6,7 @@ same keys. A hash only proposes rows: who looks for keys compares the real value
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -163,13 +164,13 @@ def encode_segment(keys: KeyHashes) -> bytes:
     )
 
 
-def decode_segment(data: bytes | memoryview | np.ndarray, where: str) -> KeyHashes:
+def decode_segment(data: bytes | mmap.mmap, where: str) -> KeyHashes:
     """The hashes of a key segment, as views of `data`.
 
     Raises:
         CorruptDataError: not a key segment, or of another length than it says; names it.
     """
-    view = memoryview(data)  # type: ignore[arg-type]
+    view = memoryview(data)
     if len(view) >= _HEADER.size:
         magic, count = _HEADER.unpack_from(view)
         if magic == _MAGIC and len(view) == _HEADER.size + 12 * count:

@@ -14,9 +14,8 @@ from vectorlake.errors import ConflictError, InvalidInputError, NotFoundError, U
 from vectorlake.ids import NewId
 from vectorlake.metadata.snapshot import Branch, ManifestRef, Snapshot, is_staged
 from vectorlake.plan.forward import with_sequences_at_most
-from vectorlake.schema import did_you_mean, listing
+from vectorlake.schema import Schema, did_you_mean, listing
 from vectorlake.table.commit import Committer
-from vectorlake.table.follow import same
 from vectorlake.table.log import TableLog, snapshot_path
 
 Version = int | str | dt.datetime
@@ -165,20 +164,20 @@ def fast_forward(log: TableLog, head: Snapshot, name: str, *, committer: Committ
     require_main(log, f"fast-forward to {name!r}")
     branch = log.get_branch(name)
     line = log.on(branch)
-    start, tip = line.find(branch.version), line.latest()
+    tip = line.latest()
     if tip.version == branch.version:
-        return _checked(log, branch, start, log.latest(after=head))
+        return _checked(log, branch, log.latest(after=head))
     return committer.commit_made(
         head,
         lambda newest, commit_id: _forwarded(
-            log, _checked(log, branch, start, newest), tip, branch, commit_id=commit_id, now_ms=clock()
+            log, _checked(log, branch, newest), tip, branch, commit_id=commit_id, now_ms=clock()
         ),
     )
 
 
-def _checked(log: TableLog, branch: Branch, start: Snapshot | None, head: Snapshot) -> Snapshot:
+def _checked(log: TableLog, branch: Branch, head: Snapshot) -> Snapshot:
     """The head of the main line, if it is yet that at which the branch begins."""
-    if start is not None and same(start, head):
+    if head.version == branch.version:
         return head
     later = [log.find(version) for version in log.versions(after=branch.version)]
     shown = [f"{found.version} ({found.operation})" for found in later if found is not None]
@@ -196,7 +195,7 @@ def _forwarded(
     """The main line's next snapshot, with the contents of the branch's newest one."""
     version = head.version + 1
     known = {ref.path for ref in head.manifests}
-    manifests = tuple(ref if ref.path in known else _lowered(log, ref, version) for ref in tip.manifests)
+    manifests = tuple(ref if ref.path in known else _lowered(log, ref, tip.schema, version) for ref in tip.manifests)
     return msgspec.structs.replace(
         tip,
         version=version,
@@ -211,10 +210,10 @@ def _forwarded(
     )
 
 
-def _lowered(log: TableLog, ref: ManifestRef, version: int) -> ManifestRef:
+def _lowered(log: TableLog, ref: ManifestRef, schema: Schema, version: int) -> ManifestRef:
     before = log.manifest(ref)
     after = with_sequences_at_most(before, version)
-    return ref if after is before else log.put_manifest(after)
+    return ref if after is before else log.put_manifest(after, schema)
 
 
 def _summary(line: TableLog, tip: Snapshot, branch: Branch) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from vectorlake.metadata.manifest import Manifest, concat
 from vectorlake.metadata.snapshot import STAGED, ManifestRef, Snapshot
 from vectorlake.metadata.tombstone import Tombstone
 from vectorlake.plan.commit import (
+    MANIFEST_FRAGMENTS,
     Delta,
     apply_updates,
     check_found,
@@ -26,6 +27,7 @@ from vectorlake.plan.commit import (
     touched,
     without_stale_bounds,
 )
+from vectorlake.schema import Schema
 from vectorlake.table.log import TableLog
 
 ATTEMPTS: Final = 100
@@ -151,21 +153,22 @@ class Committer:
 
     def _next(self, head: Snapshot, delta: Delta, commit_id: str, *, version: int | None = None) -> Snapshot:
         version = head.version + 1 if version is None else version
+        schema = delta.schema or head.schema
         refs: Sequence[ManifestRef] = head.manifests
+        fresh: list[Manifest] = []
         if delta.manifests is not None:
             refs = delta.manifests
         elif delta.removes_all:
             refs = ()
         elif delta.updates or delta.removed:
-            refs = self._updated(refs, delta, version)
+            refs, fresh = self._updated(refs, delta, version)
         if delta.schema is not None and delta.manifests is None:
             refs = without_stale_bounds(refs, head.schema, delta.schema)
-        check_required(delta.added, delta.schema or head.schema)
+        check_required(delta.added, schema)
         added, next_fragment, next_row = numbered(delta.added, head, version)
-        fresh = [self._log.put_manifest(Manifest.of(added))] if added else []
-        kept, small = merge_plan([*refs, *fresh])
-        if small:
-            kept.append(self._log.put_manifest(concat([self._log.manifest(ref) for ref in small])))
+        if added:
+            fresh.append(Manifest.of(added))
+        kept = self._written(refs, fresh, schema)
         return next_snapshot(
             head,
             delta,
@@ -176,22 +179,47 @@ class Committer:
             next_row_id=next_row,
         )
 
-    def _updated(self, refs: Sequence[ManifestRef], delta: Delta, version: int) -> list[ManifestRef]:
-        """The manifests with the delta's removals and updates; only those that hold such fragments are rewritten."""
+    def _written(
+        self, refs: Sequence[ManifestRef], fresh: Sequence[Manifest], schema: Schema
+    ) -> list[ManifestRef]:
+        """All manifests of a snapshot: those that stay and those that are new, of which small ones are written as one."""
+        large = [manifest for manifest in fresh if len(manifest) >= MANIFEST_FRAGMENTS]
+        small = [manifest for manifest in fresh if 0 < len(manifest) < MANIFEST_FRAGMENTS]
+        count = sum(len(manifest) for manifest in small)
+        # Planned before it is written, so that what the plan merges at once is written once.
+        pending = [ManifestRef(path="", size=0, checksum="", fragments=count, rows=0)] if small else []
+        kept, merged = merge_plan([*refs, *pending])
+        written = [ref for ref in kept if ref.path]
+        written += [self._log.put_manifest(manifest, schema) for manifest in large]
+        if any(not ref.path for ref in merged):
+            small += [self._log.manifest(ref) for ref in merged if ref.path]
+            merged = []
+        if small:
+            written.append(self._log.put_manifest(concat(small), schema))
+        if merged:
+            joined = concat([self._log.manifest(ref) for ref in merged])
+            written.append(self._log.put_manifest(joined, schema))
+        return written
+
+    def _updated(
+        self, refs: Sequence[ManifestRef], delta: Delta, version: int
+    ) -> tuple[list[ManifestRef], list[Manifest]]:
+        """The manifests that no removal or update of the delta concerns, and the others after these."""
         wanted = sorted({update.fragment_id for update in delta.updates} | delta.removed)
         candidates = {ref.path for ref in touched(refs, wanted)}
         found: frozenset[int] = frozenset()
-        result: list[ManifestRef] = []
+        kept: list[ManifestRef] = []
+        changed: list[Manifest] = []
         for ref in refs:
             if ref.path not in candidates:
-                result.append(ref)
+                kept.append(ref)
                 continue
             before = self._log.manifest(ref)
             after, here = apply_updates(before, delta, version)
             found |= here
             if after is before:
-                result.append(ref)
+                kept.append(ref)
             elif len(after):
-                result.append(self._log.put_manifest(after))
+                changed.append(after)
         check_found(delta, found)
-        return result
+        return kept, changed

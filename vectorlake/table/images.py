@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from vectorlake.formats.batches import Regrouped
 from vectorlake.ids import NewId
 from vectorlake.metadata.fragment import FieldBounds, Fragment
 from vectorlake.plan.commit import FragmentUpdate
@@ -61,13 +62,21 @@ def write_images(view: View, batches: Iterable[pa.RecordBatch], *, new_id: NewId
     keys = KeyCollector(key_fields(snapshot.schema, snapshot.primary_key)) if enforced(snapshot) else None
     fragments = write_fragments(
         view.store,
-        batches,
+        regrouped(batches),
         [*snapshot.schema.fields, ROW_ID_FIELD],
         properties=snapshot.properties,
         new_id=new_id,
         keys=keys,
     )
     return Written(tuple(fragments), None if keys is None else keys.hashes)
+
+
+def regrouped(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same rows in fewer batches: changes of many fragments come in many small ones."""
+    groups = Regrouped(CHUNK_ROWS)
+    for batch in batches:
+        yield from groups.push(batch)
+    yield from groups.rest()
 
 
 def images(view: View, hits: Iterable[Hits], values: Values) -> Iterator[pa.RecordBatch]:

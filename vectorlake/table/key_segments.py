@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections import OrderedDict
 from collections.abc import Sequence
 from threading import Lock
@@ -20,7 +21,7 @@ from vectorlake.store.protocol import Store
 
 FOLDER: Final = "index"
 _CACHED_BYTES: Final = 128 * 1024 * 1024
-_OPEN: Final = 256
+_MEND: Final = "repair the table, which writes it anew"
 
 
 class KeyCollector:
@@ -58,42 +59,59 @@ def write_segment(store: Store, hashes: np.ndarray, *, new_id: NewId) -> KeySegm
 
 
 class KeySegments:
-    """Recently used key segments of one table: mapped where they lie on local disk, else read whole once."""
+    """The key segments of one table: mapped where they lie on local disk, else fetched whole and kept for a while."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._held: OrderedDict[str, tuple[KeyHashes, int]] = OrderedDict()
+        self._held: OrderedDict[str, KeyHashes] = OrderedDict()
         self._lock = Lock()
 
-    def open(self, segment: KeySegment) -> KeyHashes:
-        """The hashes of a fragment's keys.
+    def find(self, segment: KeySegment, needles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Positions with the hash of any of some ascending needles, and which needle; see `KeyHashes.find`.
 
         Raises:
             CorruptDataError: the file is missing, or not what the manifest recorded.
         """
+        local = self._store.local_path(segment.path)
+        if local is None:
+            return self._fetched(segment).find(needles)
+        try:
+            with local.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                found = self._decoded(mapped, segment).find(needles)
+                # A probe touches most pages of a segment. They stay in the page cache, but need not stay in this process.
+                if hasattr(mapped, "madvise"):
+                    mapped.madvise(mmap.MADV_DONTNEED)
+                return found
+        except (FileNotFoundError, ValueError) as e:
+            raise self._missing(segment) from e
+
+    def _fetched(self, segment: KeySegment) -> KeyHashes:
         with self._lock:
             if segment.path in self._held:
                 self._held.move_to_end(segment.path)
-                return self._held[segment.path][0]
-        where = f"{self._store.uri}/{segment.path}"
-        local = self._store.local_path(segment.path)
+                return self._held[segment.path]
         try:
-            if local is not None:
-                keys = decode_segment(np.memmap(local, np.uint8, "r"), where)
-                size, kept = local.stat().st_size, 0
-            else:
-                data = self._store.get(segment.path)
-                keys, size, kept = decode_segment(data, where), len(data), len(data)
-                if checksum_of(data) != segment.checksum:
-                    raise CorruptDataError(f"{where} is damaged: repair the table, which writes it anew")
-        except (NotFoundError, FileNotFoundError, ValueError) as e:
-            raise CorruptDataError(f"{where} is missing: repair the table, which writes it anew") from e
-        if size != segment.size:
-            raise CorruptDataError(
-                f"{where} has {size} bytes, the manifest says {segment.size}: repair the table, which writes it anew"
-            )
+            data = self._store.get(segment.path)
+        except NotFoundError as e:
+            raise self._missing(segment) from e
+        if checksum_of(data) != segment.checksum:
+            raise CorruptDataError(f"{self._where(segment)} is damaged: {_MEND}")
+        keys = self._decoded(data, segment)
         with self._lock:
-            self._held[segment.path] = (keys, kept)
-            while len(self._held) > 256 or sum(held for _, held in self._held.values()) > _CACHED_BYTES:
+            self._held[segment.path] = keys
+            while len(self._held) > 1 and sum(k.hashes.nbytes for k in self._held.values()) > _CACHED_BYTES:
                 self._held.popitem(last=False)
         return keys
+
+    def _decoded(self, data: bytes | mmap.mmap, segment: KeySegment) -> KeyHashes:
+        if len(data) != segment.size:
+            raise CorruptDataError(
+                f"{self._where(segment)} has {len(data)} bytes, the manifest says {segment.size}: {_MEND}"
+            )
+        return decode_segment(data, self._where(segment))
+
+    def _where(self, segment: KeySegment) -> str:
+        return f"{self._store.uri}/{segment.path}"
+
+    def _missing(self, segment: KeySegment) -> CorruptDataError:
+        return CorruptDataError(f"{self._where(segment)} is missing: {_MEND}")

@@ -20,6 +20,7 @@ from vectorlake.schema import Field, Schema
 from vectorlake.table.differ import difference
 from vectorlake.table.follow import same
 from vectorlake.table.fragment_reader import FragmentReader
+from vectorlake.table.scan import default_threads, ordered_map
 from vectorlake.table.view import View
 
 _MORSEL: Final = 131_072
@@ -178,14 +179,15 @@ def find_keys(
     if not len(needles):
         return
     segmented = [field.id for field in wanted] == list(view.snapshot.primary_key)
-    for fragment in _candidates(view, keys, wanted) if fragments is None else fragments:
+
+    def look(fragment: Fragment) -> KeyMatches | None:
         reader = view.reader(fragment)
         positions, which = _probe(view, reader, needles, wanted, segmented=segmented)
         if len(reader.deleted) and len(positions):
             live = ~np.isin(positions, reader.deleted)
             positions, which = positions[live], which[live]
         if not len(positions):
-            continue
+            return None
         rows = order[which]
         equal = np.ones(len(positions), bool)
         held = reader.take(wanted, positions)
@@ -193,8 +195,12 @@ def find_keys(
             mine = held.column(index)
             given = column if column.type == mine.type else column.cast(mine.type)
             equal &= pc.fill_null(pc.equal(mine, given), False).to_numpy(zero_copy_only=False)
-        if equal.any():
-            yield KeyMatches(reader, positions[equal], rows[equal])
+        return KeyMatches(reader, positions[equal], rows[equal]) if equal.any() else None
+
+    candidates = _candidates(view, keys, wanted) if fragments is None else fragments
+    for found in ordered_map(look, candidates, threads=default_threads(view.store)):
+        if found is not None:
+            yield found
 
 
 def _candidates(view: View, keys: Keys, fields: Sequence[Field]) -> Iterator[Fragment]:
@@ -243,7 +249,7 @@ def _probe(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions whose key has the hash of one of some ascending needles, and which needle."""
     if segmented and reader.fragment.keys is not None:
-        return view.files.keys.open(reader.fragment.keys).find(needles)
+        return view.files.keys.find(reader.fragment.keys, needles)
     positions, which = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for start in range(0, reader.fragment.row_count, _MORSEL):
         stop = min(start + _MORSEL, reader.fragment.row_count)

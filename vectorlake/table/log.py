@@ -22,7 +22,7 @@ from vectorlake.metadata import codec
 from vectorlake.metadata.manifest import Manifest, decode_manifest
 from vectorlake.metadata.snapshot import Branch, ManifestRef, Snapshot, Tag, encode_snapshot
 from vectorlake.metadata.tombstone import Tombstone, decode_version
-from vectorlake.schema import did_you_mean, listing
+from vectorlake.schema import Schema, did_you_mean, listing, type_to_arrow
 from vectorlake.store.protocol import ObjectInfo, Store
 
 FOLDER: Final = "metadata"
@@ -35,7 +35,7 @@ _SNAPSHOT: Final = re.compile(r"v(\d{20})\.json")
 _TAG_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _PROBES: Final = 16
 """How many versions past the hint are probed one by one before the folder is listed."""
-_CACHED_BYTES: Final = 256 * 1024 * 1024
+_CACHED_BYTES: Final = 128 * 1024 * 1024
 
 
 def snapshot_path(version: int, folder: str = FOLDER) -> str:
@@ -181,7 +181,7 @@ class TableLog:
         return known[low]
 
     def versions(self, *, after: int = 0) -> list[int]:
-        """The numbers in this log's folder, expired ones included, ascending; a branch's first is that at which it begins."""
+        """The numbers in this log's folder, expired ones too, ascending; a branch's first is that at which it begins."""
         return sorted(version for version, _ in self.version_files(after=after))
 
     def version_files(self, *, after: int = 0) -> Iterator[tuple[int, ObjectInfo]]:
@@ -285,7 +285,8 @@ class TableLog:
             data = self.store.get(ref.path)
         except NotFoundError as e:
             raise CorruptDataError(
-                f"{where} is missing, though a snapshot names it; restore it or open another version"
+                f"{where} is missing, though a snapshot names it; refresh the table, since the version may have expired, "
+                "or restore the file, or open another version"
             ) from e
         return decode_manifest(data, ref, where)
 
@@ -298,15 +299,16 @@ class TableLog:
             ):
                 self._manifests.popitem(last=False)
 
-    def put_manifest(self, manifest: Manifest) -> ManifestRef:
-        """Write a manifest under a new name."""
+    def put_manifest(self, manifest: Manifest, schema: Schema) -> ManifestRef:
+        """Write a manifest under a new name, to be referred to by snapshots of that schema."""
         path = f"{FOLDER}/m-{self._new_id()}.arrow"
         data = manifest.encode()
         self.store.put(
             path, data
         )  # not put-if-absent: the name is ours alone, and a retried put finds its own file
         self._keep(path, manifest)
-        return manifest.ref(path, data)
+        types = {field.id: type_to_arrow(field.type, storage=True) for field in schema.fields}
+        return manifest.ref(path, data, types)
 
     # --- tags ---
 

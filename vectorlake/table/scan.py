@@ -16,6 +16,7 @@ from vectorlake.errors import InvalidInputError, UnsupportedError
 from vectorlake.expr import Expr
 from vectorlake.plan.scan import ROW_ID_COLUMN, fields_by_name
 from vectorlake.schema import Field
+from vectorlake.store.protocol import Store
 from vectorlake.table.fragment_reader import FragmentReader
 from vectorlake.table.view import View, to_output
 
@@ -131,11 +132,7 @@ class Scan:
         return dataclasses.replace(self, **changes)
 
     def _threads(self) -> int:
-        if self.threads is not None:
-            return self.threads
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        # A remote store answers slowly rather than keeping a core busy: more reads in flight help there.
-        return max(1, cores if self.view.store.local_path("") is not None else 4 * cores)
+        return default_threads(self.view.store) if self.threads is None else self.threads
 
     def _morsels(self) -> Iterator[Morsel]:
         fields = fields_by_name(self.view.snapshot.schema)
@@ -207,6 +204,13 @@ def make_scan(
     if with_row_id and ROW_ID_COLUMN not in fields:
         fields = [*fields, ROW_ID_COLUMN]
     return Scan(view, tuple(fields), view.bind(filter), limit, batch_size, threads)
+
+
+def default_threads(store: Store) -> int:
+    """How many threads read where nobody says: one a core, and more on a remote store."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # A remote store answers slowly rather than keeping a core busy: more reads in flight help there.
+    return max(1, cores if store.local_path("") is not None else 4 * cores)
 
 
 def width_of(kind: pa.DataType) -> int:
