@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from vectorlake.errors import InvalidInputError
-from vectorlake.expr import Expr, parse_expression, parse_filter
+from vectorlake.expr import Column, Expr, Literal, parse_expression, parse_filter
 from vectorlake.schema import Field, Schema, did_you_mean, listing
 
 SOURCE = "source"
@@ -90,7 +90,7 @@ def bind_clause(
         return BoundClause(clause.change, (), condition)
     wanted: Mapping[str, object]
     if clause.wanted is None:
-        wanted = {name: _column(name) for name in source.names if schema.field(name).id not in on}
+        wanted = {name: _copied(name, source) for name in source.names if schema.field(name).id not in on}
     elif isinstance(clause.wanted, Mapping):
         wanted = clause.wanted
     else:
@@ -100,7 +100,7 @@ def bind_clause(
                 raise InvalidInputError(
                     f"the data has no column {name!r}{did_you_mean(name, source.names)}; it has {listing(source.names)}"
                 )
-        wanted = {name: _column(name) for name in names if schema.field(name).id not in on}
+        wanted = {name: _copied(name, source) for name in names if schema.field(name).id not in on}
     values = bind_values(wanted, schema, both, key=key | on)
     return BoundClause(Change.UPDATE, values, condition)
 
@@ -108,7 +108,7 @@ def bind_clause(
 def bind_values(
     wanted: Mapping[str, object], schema: Schema, scope: pa.Schema, *, key: frozenset[int]
 ) -> tuple[tuple[Field, Expr], ...]:
-    """New values of columns: SQL expressions (strings) or plain values, bound to a scope.
+    """New values of columns: SQL expressions (strings), expressions or plain values, bound to a scope.
 
     Raises:
         NotFoundError: an unknown column.
@@ -121,8 +121,12 @@ def bind_values(
             raise InvalidInputError(
                 f"column {name!r} identifies rows and can't be changed: delete the row and append it with the new key"
             )
-        expression = parse_expression(value, scope) if isinstance(value, str) else constant_of(value, field)
-        values.append((field, expression))
+        if isinstance(value, Expr):
+            values.append((field, value))
+        elif isinstance(value, str):
+            values.append((field, parse_expression(value, scope)))
+        else:
+            values.append((field, constant_of(value, field)))
     order = {field.id: index for index, field in enumerate(schema.fields)}
     return tuple(sorted(values, key=lambda item: order[item[0].id]))
 
@@ -133,8 +137,6 @@ def constant_of(value: object, field: Field) -> Expr:
     Raises:
         InvalidInputError: it doesn't fit the column.
     """
-    from vectorlake.expr import Literal
-
     kind = field.to_storage().type
     try:
         return Literal(pa.scalar(value, kind))
@@ -142,9 +144,10 @@ def constant_of(value: object, field: Field) -> Expr:
         raise InvalidInputError(f"{value!r} is no value for column {field.name!r} ({kind}): {e}") from e
 
 
-def _column(name: str) -> str:
-    quoted = name.replace('"', '""')
-    return f'{SOURCE}."{quoted}"'
+def _copied(name: str, source: pa.Schema) -> Expr:
+    """The source's column of that name. Built, not parsed: a plain upsert need not load the SQL parser."""
+    kind = source.field(name).type
+    return Column((SOURCE, name), kind, kind)
 
 
 def needed(expressions: Sequence[Expr], scope: str) -> list[str]:
