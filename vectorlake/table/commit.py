@@ -29,6 +29,7 @@ from vectorlake.plan.commit import (
 )
 from vectorlake.schema import Schema
 from vectorlake.table.log import TableLog
+from vectorlake.table.turns import turn
 
 ATTEMPTS: Final = 100
 """How often a commit is tried against ever newer heads before it gives up with a conflict."""
@@ -85,11 +86,12 @@ class Committer:
         commit_id = self._new_id()
         head = base
         for attempt in range(ATTEMPTS):
-            head = self._log.latest(after=head)
-            snapshot = make(head, commit_id)
-            if snapshot is None:
-                return head
-            outcome = self._put(snapshot)
+            with turn(self._log.store, self._log.folder):
+                head = self._log.latest(after=head)
+                snapshot = make(head, commit_id)
+                if snapshot is None:
+                    return head
+                outcome = self._put(snapshot)
             if outcome is not None:
                 self._log.hint(outcome.version)
                 return outcome

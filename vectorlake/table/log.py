@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
 from typing import Final
 
 from vectorlake.errors import (
@@ -24,6 +22,7 @@ from vectorlake.metadata.snapshot import Branch, ManifestRef, Snapshot, Tag, enc
 from vectorlake.metadata.tombstone import Tombstone, decode_version
 from vectorlake.schema import Schema, did_you_mean, listing, type_to_arrow
 from vectorlake.store.protocol import ObjectInfo, Store
+from vectorlake.table.manifest_cache import ManifestCache
 
 FOLDER: Final = "metadata"
 LATEST: Final = f"{FOLDER}/latest"
@@ -58,8 +57,7 @@ class TableLog:
         self.main = self
         """The log of the main line."""
         self._new_id = new_id
-        self._manifests: OrderedDict[str, Manifest] = OrderedDict()
-        self._lock = Lock()
+        self._manifests = ManifestCache(_CACHED_BYTES)
 
     # --- snapshots ---
 
@@ -266,12 +264,10 @@ class TableLog:
 
     def manifest(self, ref: ManifestRef) -> Manifest:
         """A manifest, checked against its checksum; recent ones are kept in memory."""
-        with self._lock:
-            if ref.path in self._manifests:
-                self._manifests.move_to_end(ref.path)
-                return self._manifests[ref.path]
-        manifest = self.read_manifest(ref)
-        self._keep(ref.path, manifest)
+        manifest = self._manifests.get(ref.path)
+        if manifest is None:
+            manifest = self.read_manifest(ref)
+            self._manifests.put(ref.path, manifest)
         return manifest
 
     def read_manifest(self, ref: ManifestRef) -> Manifest:
@@ -290,15 +286,6 @@ class TableLog:
             ) from e
         return decode_manifest(data, ref, where)
 
-    def _keep(self, path: str, manifest: Manifest) -> None:
-        with self._lock:
-            self._manifests[path] = manifest
-            while (
-                len(self._manifests) > 1
-                and sum(m.table.nbytes for m in self._manifests.values()) > _CACHED_BYTES
-            ):
-                self._manifests.popitem(last=False)
-
     def put_manifest(self, manifest: Manifest, schema: Schema) -> ManifestRef:
         """Write a manifest under a new name, to be referred to by snapshots of that schema."""
         path = f"{FOLDER}/m-{self._new_id()}.arrow"
@@ -306,7 +293,7 @@ class TableLog:
         self.store.put(
             path, data
         )  # not put-if-absent: the name is ours alone, and a retried put finds its own file
-        self._keep(path, manifest)
+        self._manifests.put(path, manifest)
         types = {field.id: type_to_arrow(field.type, storage=True) for field in schema.fields}
         return manifest.ref(path, data, types)
 
@@ -380,7 +367,7 @@ class TableLog:
     def on(self, branch: Branch) -> TableLog:
         """The log of a branch's line; shares what this log remembers of manifests."""
         log = TableLog(self.store, new_id=self._new_id, branch=branch)
-        log.main, log._manifests, log._lock = self.main, self._manifests, self._lock
+        log.main, log._manifests = self.main, self._manifests
         return log
 
     def put_branch(self, branch: Branch) -> None:

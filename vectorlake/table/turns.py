@@ -1,0 +1,49 @@
+"""Writers on one machine take turns to commit: a queue for speed, not a lock that anything relies on.
+
+Of many writers that race for the next version one wins, and what the others prepared is wasted. On local disk an
+advisory lock lets them wait instead. Whoever does not get it in time, or can't, goes ahead: put-if-absent decides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from vectorlake.store.local import TEMPORARY_PREFIX
+from vectorlake.store.protocol import Store
+
+try:
+    import fcntl
+except ImportError:  # not on this platform: everybody goes ahead
+    fcntl = None  # type: ignore[assignment]
+
+_WAIT_S: Final = 0.5
+_POLL_S: Final = 0.0005
+
+
+@contextlib.contextmanager
+def turn(store: Store, folder: str) -> Iterator[None]:
+    """Wait for one's turn among the writers of a folder on local disk, half a second at most."""
+    path = store.local_path(f"{folder}/{TEMPORARY_PREFIX}turn")
+    if path is None or fcntl is None:
+        yield
+        return
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError:  # no folder yet, or not ours to write in: the commit itself will tell
+        yield
+        return
+    try:
+        deadline = time.monotonic() + _WAIT_S
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                time.sleep(_POLL_S)
+        yield
+    finally:
+        os.close(handle)  # which releases the lock, as the death of the process does
