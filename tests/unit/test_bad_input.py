@@ -39,7 +39,8 @@ def lake(tmp_path: Path) -> vl.Lake:
 
 @pytest.fixture
 def table(lake: vl.Lake) -> vl.Table:
-    return lake.create_table("ns.items", pa.Table.from_pylist(ROWS, schema=SCHEMA))
+    formats = {"write.scalar-format": "vortex", "write.vector-format": "lance"}
+    return lake.create_table("ns.items", pa.Table.from_pylist(ROWS, schema=SCHEMA), properties=formats)
 
 
 def files_of(table: vl.Table) -> set[str]:

@@ -144,7 +144,7 @@ def test_files(run: Run, lake: Path) -> None:
     (vectors,) = (file for file in found if file["columns"] == ["vec"] and file["fragment"] == 0)
     path = lake / "ns" / "items" / vectors["path"]
     assert path.stat().st_size == vectors["bytes"]
-    assert (vectors["rows"], vectors["format"], vectors["deleted_rows"]) == (ROWS, "lance", 5)
+    assert (vectors["rows"], vectors["format"], vectors["deleted_rows"]) == (ROWS, "arrow", 5)
     assert "own" in run("files", lake, "ns.items").stdout
 
 

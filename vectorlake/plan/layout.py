@@ -14,6 +14,8 @@ from vectorlake.schema import Field, describe, did_you_mean, is_multivector, is_
 SCALAR_FORMAT: Final = "write.scalar-format"
 VECTOR_FORMAT: Final = "write.vector-format"
 BLOB_FORMAT: Final = "write.blob-format"
+SMALL_FORMAT: Final = "write.small-format"
+SMALL_ROWS: Final = "write.small-rows"
 FRAGMENT_ROWS: Final = "write.fragment-rows"
 FRAGMENT_BYTES: Final = "write.fragment-bytes"
 
@@ -21,6 +23,8 @@ DEFAULTS: Final[Mapping[str, str]] = {
     SCALAR_FORMAT: "vortex",
     VECTOR_FORMAT: "lance",
     BLOB_FORMAT: "lance",
+    SMALL_FORMAT: "arrow",
+    SMALL_ROWS: "16384",
     FRAGMENT_ROWS: "1048576",
     FRAGMENT_BYTES: str(1 << 30),
 }
@@ -89,6 +93,16 @@ def column_groups(
     for field in shared:
         by_format.setdefault(_holder(field, wanted[SCALAR_FORMAT], unsupported), []).append(field)
     return [*(ColumnGroup(name, tuple(held)) for name, held in by_format.items()), *groups]
+
+
+def small_properties(properties: Mapping[str, str]) -> dict[str, str]:
+    """The properties by which a write of fewer rows than `write.small-rows` is laid out.
+
+    Such fragments wait for a compaction, and what they cost is mostly what it costs to begin a file: they are in a format
+    that is quick to begin and to open, unless the table's properties name one for the column.
+    """
+    small = {**DEFAULTS, **properties}[SMALL_FORMAT]
+    return {SCALAR_FORMAT: small, VECTOR_FORMAT: small, **properties}
 
 
 def _holder(field: Field, preferred: str, unsupported: Unsupported) -> str:

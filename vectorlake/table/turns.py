@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from vectorlake.store.local import TEMPORARY_PREFIX
 from vectorlake.store.protocol import Store
 
 try:
@@ -27,13 +26,13 @@ _POLL_S: Final = 0.0005
 @contextlib.contextmanager
 def turn(store: Store, folder: str) -> Iterator[None]:
     """Wait for one's turn among the writers of a folder on local disk, half a second at most."""
-    path = store.local_path(f"{folder}/{TEMPORARY_PREFIX}turn")
+    path = store.local_path(folder)
     if path is None or fcntl is None:
         yield
         return
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError:  # no folder yet, or not ours to write in: the commit itself will tell
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # the folder itself: no file is left behind
+    except OSError:  # no folder yet: the commit itself will tell
         yield
         return
     try:

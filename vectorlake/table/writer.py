@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -16,12 +17,21 @@ from vectorlake.formats.protocol import ColumnStats, FileWriter, WriteOptions, W
 from vectorlake.formats.registry import format_named
 from vectorlake.ids import NewId
 from vectorlake.metadata.fragment import DataFile, FieldBounds, Fragment, Layout
-from vectorlake.plan.layout import DEFAULTS, FRAGMENT_BYTES, FRAGMENT_ROWS, ColumnGroup, column_groups
+from vectorlake.plan.layout import (
+    DEFAULTS,
+    FRAGMENT_BYTES,
+    FRAGMENT_ROWS,
+    SMALL_ROWS,
+    ColumnGroup,
+    column_groups,
+    small_properties,
+)
 from vectorlake.schema import Field
 from vectorlake.store.protocol import Store
 from vectorlake.table.key_segments import KeyCollector
 
 FOLDER: Final = "data"
+_SMALL_BYTES: Final = 16 * 1024 * 1024
 
 
 def unsupported(format_name: str, schema: pa.Schema) -> Sequence[str]:
@@ -145,8 +155,11 @@ def write_fragments(
     bytes a row for the keys). After an error nothing is left; after Ctrl-C finished fragments stay behind as
     orphans, which collection removes.
     """
-    groups = column_groups(fields, properties, unsupported)
-    limits = {key: int(properties.get(key, DEFAULTS[key])) for key in (FRAGMENT_ROWS, FRAGMENT_BYTES)}
+    limits = {
+        key: int(properties.get(key, DEFAULTS[key])) for key in (FRAGMENT_ROWS, FRAGMENT_BYTES, SMALL_ROWS)
+    }
+    batches, small = _peek(batches, limits[SMALL_ROWS])
+    groups = column_groups(fields, small_properties(properties) if small else properties, unsupported)
     fragments: list[Fragment] = []
     current: FragmentWriter | None = None
 
@@ -181,6 +194,20 @@ def write_fragments(
             raise
     store.sync_folders(paths_of(fragments))
     return fragments
+
+
+def _peek(batches: Iterable[pa.RecordBatch], most_rows: int) -> tuple[Iterable[pa.RecordBatch], bool]:
+    """The same batches, and whether they are fewer rows than that, and not large ones."""
+    iterator = iter(batches)
+    held: list[pa.RecordBatch] = []
+    rows = nbytes = 0
+    for batch in iterator:
+        held.append(batch)
+        rows += batch.num_rows
+        nbytes += batch.nbytes
+        if rows >= most_rows or nbytes > _SMALL_BYTES:
+            return itertools.chain(held, iterator), False
+    return held, True
 
 
 def paths_of(fragments: Iterable[Fragment]) -> list[str]:
