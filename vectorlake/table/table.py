@@ -51,8 +51,8 @@ if TYPE_CHECKING:
     from vectorlake.search.builder import Search
     from vectorlake.table.changes import Changes
     from vectorlake.table.dataset import ScanDataset
-    from vectorlake.table.merge import Merge
     from vectorlake.table.expiry import Expiry
+    from vectorlake.table.merge import Merge
     from vectorlake.table.orphans import Orphans
     from vectorlake.table.transaction import Transaction
     from vectorlake.table.verify import Finding
