@@ -6,6 +6,7 @@ import datetime as dt
 import decimal
 import itertools
 import struct
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ import vectorlake as vl
 from vectorlake.errors import CorruptDataError
 from vectorlake.metadata.snapshot import decode_snapshot, encode_snapshot
 from vectorlake.plan import keys as plan_keys
+from vectorlake.plan.key_ranges import KeyRanges
 from vectorlake.plan.keys import KeyHashes, decode_segment, encode_segment, hash_keys
 from vectorlake.table import key_segments
 from vectorlake.table.keys import GivenKeys, find_keys
@@ -45,7 +47,8 @@ def specified(*parts: int) -> int:
 
 def test_hashes_are_those_of_the_specification() -> None:
     day = dt.date(2024, 5, 6)
-    micros = int(dt.datetime(2024, 5, 6, tzinfo=dt.UTC).timestamp() * 10**6)
+    nanos = int(dt.datetime(2024, 5, 6, tzinfo=dt.UTC).timestamp()) * 10**9
+    half = (2**61 - 1 + 1) // 2
     cases = [
         (pa.array([7], pa.int8()), 7),
         (pa.array([-1], pa.int64()), 2**64 - 1),
@@ -54,10 +57,17 @@ def test_hashes_are_those_of_the_specification() -> None:
         (pa.array(["äb"]), xxhash.xxh3_64_intdigest("äb".encode())),
         (pa.array([b"\x00\x01"], pa.large_binary()), xxhash.xxh3_64_intdigest(b"\x00\x01")),
         (pa.array([b"abcd"], pa.binary(4)), xxhash.xxh3_64_intdigest(b"abcd")),
-        (pa.array([decimal.Decimal("1.50")]), xxhash.xxh3_64_intdigest(b"1.50")),
-        (pa.array([day]), micros),
-        (pa.array([micros], pa.timestamp("us")), micros),
-        (pa.array([micros * 1000], pa.timestamp("ns", "UTC")), micros),
+        (pa.array([decimal.Decimal("1.50")], pa.decimal128(9, 2)), 3 * half % (2**61 - 1)),
+        (pa.array([decimal.Decimal("-1.5")], pa.decimal256(50, 4)), -3 * half % (2**61 - 1)),
+        (pa.array([decimal.Decimal("0.00000001")]), pow(10**8, -1, 2**61 - 1)),
+        (pa.array([day]), nanos),
+        (pa.array([day], pa.date64()), nanos),
+        (pa.array([nanos // 10**9], pa.timestamp("s")), nanos),
+        (pa.array([nanos // 1000], pa.timestamp("us")), nanos),
+        (pa.array([nanos], pa.timestamp("ns", "UTC")), nanos),
+        (pa.array([-1], pa.timestamp("ms")), 2**64 - 10**6),
+        (pa.array([5], pa.time32("s")), 5 * 10**9),
+        (pa.array([7], pa.duration("us")), 7000),
     ]
     for array, part in cases:
         assert hash_keys([array]).tolist() == [specified(part)], array.type
@@ -65,7 +75,15 @@ def test_hashes_are_those_of_the_specification() -> None:
         specified(1, xxhash.xxh3_64_intdigest(b"a")),
         specified(2, xxhash.xxh3_64_intdigest(b"b")),
     ]
-    assert hash_keys([pa.array([0], pa.int64())]).tolist() == [0xE220A8397B1DCDAF], "the worked example"
+    examples = {
+        0xE220A8397B1DCDAF: [pa.array([0])],
+        0x2049015CB3EC742B: [pa.array([decimal.Decimal("1.50")])],
+        0xA085CD2976159D71: [pa.array([7]), pa.array(["a"])],
+    }
+    page = Path(__file__).parents[2] / "docs" / "spec" / "format-v1.md"
+    for expected, columns in examples.items():
+        assert hash_keys(columns).tolist() == [expected]
+        assert f"{expected:#X}".replace("0X", "0x") in page.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -99,6 +117,49 @@ def test_a_segment_round_trips_and_finds_every_position_of_a_hash() -> None:
     for bad in (b"", data[:-1], b"X" + data[1:]):
         with pytest.raises(CorruptDataError, match="key segment"):
             decode_segment(bad, "there")
+
+
+@pytest.mark.parametrize("weak", [False, True], ids=["uniform", "clustered"])
+def test_parts_of_a_remote_segment_tell_as_much_as_all_of_it(
+    lake: vl.Lake, weak: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(3)
+    hashes = rng.integers(0, 2**64, 60_000, np.uint64, endpoint=False)
+    if weak:
+        hashes >>= np.uint64(20)
+    hashes[[5, 6, 7]] = hashes[4]
+    segment = key_segments.write_segment(lake.store, hashes, new_id=lambda: "one")
+    few = np.sort(np.concatenate([hashes[[4, 99]], np.array([0, 12345, 2**64 - 1], np.uint64)]))
+    asked: list[int] = []
+    whole = lake.store.get
+    monkeypatch.setattr(type(lake.store), "get", lambda self, path: asked.append(1) or whole(path))
+    held = key_segments.KeySegments(lake.store)
+    positions, which = held.find(segment, few)
+    assert len(asked) == weak, "chosen hashes lie elsewhere: then all is read"
+    expected = KeyHashes.of(hashes).find(few)
+    assert sorted(zip(which, positions, strict=True)) == sorted(zip(*expected[::-1], strict=True))
+    assert sorted(positions.tolist()) == [4, 5, 6, 7, 99]
+    lake.store.put(segment.path, whole(segment.path)[:-3])
+    with pytest.raises(CorruptDataError, match="repair"):
+        key_segments.KeySegments(lake.store).find(segment, hashes)
+
+
+def test_key_ranges_never_exclude_a_key() -> None:
+    words = ["user-1", "c", "user-", "user-10", "user-2\0", "", "userz", "a", "bÿ", "user-99999999999"]
+    for shared in ("", "prefix/"):
+        keys = [shared + word for word in words[:5]]
+        ranges = KeyRanges(pa.array(keys))
+        ends = [(shared + a, shared + b) for a in words for b in words if shared + a <= shared + b]
+        ends += [("a", "b"), ("z", "zz"), ("prefix", "prefix"), ("prefix/", "prefix0")]
+        told = ranges.meets(pa.array([a for a, _ in ends]), pa.array([b for _, b in ends]))
+        truly = [any(a <= key <= b for key in keys) for a, b in ends]
+        assert not [end for end, t, u in zip(ends, told, truly, strict=True) if u and not t]
+        assert not told[ends.index(("z", "zz"))]
+    assert KeyRanges(pa.array([5, 9])).meets(pa.array([6, 7, None]), pa.array([8, 9, 9])).tolist() == [
+        False,
+        True,
+        True,
+    ]
 
 
 @pytest.mark.parametrize(

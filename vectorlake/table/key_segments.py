@@ -15,12 +15,27 @@ from vectorlake.errors import CorruptDataError, NotFoundError
 from vectorlake.ids import NewId
 from vectorlake.metadata.deletion import checksum_of
 from vectorlake.metadata.fragment import KeySegment
-from vectorlake.plan.keys import SEGMENT_ROWS, KeyHashes, decode_segment, encode_segment, hash_keys
+from vectorlake.plan.keys import (
+    SEGMENT_ROWS,
+    KeyHashes,
+    decided_by,
+    decode_segment,
+    encode_segment,
+    equal_pairs,
+    hash_keys,
+    hashes_at,
+    likely_runs,
+    position_at,
+    segment_rows,
+)
 from vectorlake.schema import Field
 from vectorlake.store.protocol import Store
 
 FOLDER: Final = "index"
 _CACHED_BYTES: Final = 128 * 1024 * 1024
+_MOST_RANGED: Final = 256
+_WORTH: Final = 4
+"""Parts of a remote segment are read instead of all of it where they are so many times fewer bytes."""
 _MEND: Final = "repair the table, which writes it anew"
 
 
@@ -74,7 +89,8 @@ class KeySegments:
         """
         local = self._store.local_path(segment.path)
         if local is None:
-            return self._fetched(segment).find(needles)
+            found = self._ranged(segment, needles)
+            return found if found is not None else self._fetched(segment).find(needles)
         try:
             with local.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
                 found = self._decoded(mapped, segment).find(needles)
@@ -83,6 +99,32 @@ class KeySegments:
                     mapped.madvise(mmap.MADV_DONTNEED)
                 return found
         except (FileNotFoundError, ValueError) as e:
+            raise self._missing(segment) from e
+
+    def _ranged(self, segment: KeySegment, needles: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """What `find` returns, from the parts of a segment where its needles should be; None if all is to be read."""
+        rows = segment_rows(segment.size)
+        if segment.path in self._held or len(needles) > _MOST_RANGED:
+            return None
+        runs = likely_runs(needles, rows)
+        index = np.concatenate([np.arange(start, stop) for start, stop in runs])
+        if len(index) * 8 * _WORTH > segment.size:
+            return None
+        try:
+            parts = self._store.get_ranges(segment.path, [hashes_at(start, stop) for start, stop in runs])
+            data = b"".join(parts)
+            if len(data) != 8 * len(index):
+                return None
+            hashes = np.frombuffer(data, "<u8")
+            if not decided_by(hashes, index, needles, rows):
+                return None
+            at, which = equal_pairs(hashes, needles)
+            places = [position_at(place, rows) for place in index[at].tolist()]
+            positions = b"".join(self._store.get_ranges(segment.path, places)) if places else b""
+            if len(positions) != 4 * len(at):
+                return None
+            return np.frombuffer(positions, "<u4").astype(np.int64), which
+        except NotFoundError as e:
             raise self._missing(segment) from e
 
     def _fetched(self, segment: KeySegment) -> KeyHashes:

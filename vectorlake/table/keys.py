@@ -15,7 +15,8 @@ from vectorlake.metadata.fragment import FieldBounds, Fragment
 from vectorlake.metadata.literals import literal_from_json
 from vectorlake.metadata.manifest import Manifest
 from vectorlake.metadata.snapshot import PRIMARY_KEY, Snapshot, is_staged
-from vectorlake.plan.keys import KeyHashes, hash_keys
+from vectorlake.plan.key_ranges import KeyRanges
+from vectorlake.plan.keys import equal_pairs, hash_keys
 from vectorlake.schema import Field, Schema
 from vectorlake.table.differ import difference
 from vectorlake.table.follow import same
@@ -67,33 +68,29 @@ class GivenKeys:
             for column in self._columns
         ]
         self.hashes = hash_keys(self._columns)
-        self._sorted: dict[int, np.ndarray] = {}
+        self._ranges: dict[int, KeyRanges] = {}
 
     def take(self, rows: np.ndarray) -> list[pa.Array]:
         chosen = pa.array(rows)
         return [column.take(chosen) for column in self._columns]
 
     def among(self, column: int, low: pa.Array, high: pa.Array) -> np.ndarray:
-        if column not in self._sorted:
-            self._sorted[column] = np.sort(_comparable(self._columns[column]))
-        values, kind = self._sorted[column], self._columns[column].type
-        unknown = (low.is_null().to_numpy(False)) | (high.is_null().to_numpy(False))
-        result = np.ones(len(low), bool)
-        known = np.flatnonzero(~unknown)
-        if len(known):
-            at = pa.array(known)
-            bottom, top = (_comparable(side.take(at).cast(kind)) for side in (low, high))
-            result[known] = np.searchsorted(values, bottom, "left") < np.searchsorted(values, top, "right")
-        return result
+        if column not in self._ranges:
+            self._ranges[column] = KeyRanges(self._columns[column])
+        return self._ranges[column].meets(low, high)
 
 
 class WrittenKeys:
     """The keys of fragments that were just written: hashes in memory, values read back where hashes meet."""
 
     def __init__(
-        self, readers: Sequence[FragmentReader], fields: Sequence[Field], hashes: np.ndarray, rows: np.ndarray
+        self,
+        readers: Sequence[FragmentReader],
+        fields: Sequence[Field],
+        hashes: np.ndarray,
+        rows: np.ndarray | None,
     ) -> None:
-        """`hashes` are those of the physical rows `rows`, counted through all fragments."""
+        """`hashes` are those of the physical rows `rows`, counted through all fragments (None: all of them)."""
         self._readers = readers
         self._fields = fields
         self.hashes = hashes
@@ -101,7 +98,7 @@ class WrittenKeys:
         self._starts = np.cumsum([0, *(reader.fragment.row_count for reader in readers)])
 
     def take(self, rows: np.ndarray) -> list[pa.Array]:
-        wanted = self._rows[rows]
+        wanted = rows if self._rows is None else self._rows[rows]
         fragments = np.searchsorted(self._starts, wanted, "right") - 1
         order = np.argsort(fragments, kind="stable")
         back = np.empty(len(order), np.int64)
@@ -128,17 +125,6 @@ class WrittenKeys:
             )
             result |= pc.fill_null(reach, True).to_numpy(zero_copy_only=False)
         return result
-
-
-def _comparable(array: pa.Array) -> np.ndarray:
-    """Values as numpy orders them, in the order in which bounds are meant."""
-    kind, t = array.type, pa.types
-    if t.is_temporal(kind):
-        array = array.cast(pa.int32() if kind.bit_width == 32 else pa.int64())
-    elif t.is_string(kind) or t.is_large_string(kind):
-        array = array.cast(pa.large_binary())
-    values = array.to_numpy(zero_copy_only=False)
-    return values if values.dtype != object or not len(values) else np.asarray(values, object)
 
 
 @dataclass(frozen=True)
@@ -256,21 +242,9 @@ def _probe(
         batch = reader.read(list(fields), start, stop)
         valid = _without_nulls(batch)
         hashes = hash_keys([column.take(pa.array(valid)) for column in batch.columns])
-        order = np.argsort(hashes, kind="stable") if len(needles) > len(hashes) else None
-        if order is not None:  # many needles: search for the rows among them
-            slot = np.searchsorted(needles, hashes)
-            hit = slot < len(needles)
-            hit[hit] = needles[slot[hit]] == hashes[hit]
-            first = np.flatnonzero(hit)
-            counts = np.searchsorted(needles, hashes[first], "right") - slot[first]
-            at = np.repeat(valid[first], counts)
-            step = np.arange(len(at)) - np.repeat(np.cumsum(counts) - counts, counts)
-            positions.append(at + start)
-            which.append(np.repeat(slot[first], counts) + step)
-        else:
-            at, needle = KeyHashes.of(hashes).find(needles)
-            positions.append(valid[at] + start)
-            which.append(needle)
+        which_here, rows = equal_pairs(needles, hashes)
+        positions.append(valid[rows] + start)
+        which.append(which_here)
     return np.concatenate(positions), np.concatenate(which)
 
 
@@ -295,8 +269,7 @@ class KeyGuard:
     ) -> None:
         """The fragments of `readers` were written by this operation; `hashes` are those of the keys of their physical
         rows `rows` (counted through all of them; None: all rows) that are to be new in the table."""
-        chosen = np.arange(len(hashes)) if rows is None else rows
-        self._keys = WrittenKeys(readers, fields, hashes, chosen)
+        self._keys = WrittenKeys(readers, fields, hashes, rows)
         self._fields = fields
         self._checked: Snapshot | None = None
 
@@ -306,12 +279,12 @@ class KeyGuard:
         Raises:
             InvalidInputError: names some.
         """
-        order = np.argsort(self._keys.hashes, kind="stable")
-        ordered = self._keys.hashes[order]
-        again = np.flatnonzero(ordered[1:] == ordered[:-1])
+        ordered = np.sort(self._keys.hashes)
+        again = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+        del ordered
         if not len(again):
             return
-        suspects = np.unique(np.concatenate([order[again], order[again + 1]]))
+        suspects = equal_pairs(again, self._keys.hashes)[1]
         values = pa.table(dict(zip(self._names(), self._keys.take(suspects), strict=True)))
         counted = values.group_by(self._names()).aggregate([([], "count_all")])
         double = counted.filter(pc.greater(counted["count_all"], 1))
