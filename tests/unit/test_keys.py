@@ -6,6 +6,7 @@ import datetime as dt
 import decimal
 import itertools
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ from vectorlake.plan import keys as plan_keys
 from vectorlake.plan.key_ranges import KeyRanges
 from vectorlake.plan.keys import KeyHashes, decode_segment, encode_segment, hash_keys
 from vectorlake.table import key_segments
+from vectorlake.table.key_segments import KeyCollector
 from vectorlake.table.keys import GivenKeys, find_keys
+from vectorlake.table.writer import FragmentWriter
 
 NUMBERS = itertools.count()
 
@@ -293,3 +296,37 @@ def test_hash_collisions_are_told_apart(lake: vl.Lake, monkeypatch: pytest.Monke
     with pytest.raises(vl.AlreadyExistsError, match="id=4"):
         table.append({"id": [6, 4]})
     assert plan_keys.SEGMENT_ROWS > 1
+
+
+@pytest.mark.parametrize("failing", ["segment", "fragment"])
+@pytest.mark.parametrize("place", ["memory", "local"])
+def test_a_write_that_fails_half_way_leaves_nothing(
+    failing: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_segments, "SEGMENT_ROWS", 1)
+    lake = vl.connect(tmp_path if place == "local" else f"memory://keys-{next(NUMBERS)}")
+    properties = {"write.fragment-rows": "2"}
+    table = lake.create_table("t", pa.schema([("id", pa.int64())]), primary_key=["id"], properties=properties)
+    before = {info.path for info in table.store.list()}
+    calls = itertools.count()
+
+    def third(work: Callable[..., object]) -> Callable[..., object]:
+        def call(*args: object, **kwargs: object) -> object:
+            result = work(*args, **kwargs)
+            if next(calls) == 2:
+                raise vl.StorageError("no space left")
+            return result
+
+        return call
+
+    if failing == "segment":
+        monkeypatch.setattr(KeyCollector, "finish", third(KeyCollector.finish))
+    else:
+        monkeypatch.setattr(FragmentWriter, "close", third(FragmentWriter.close))
+    with pytest.raises(vl.StorageError, match="space"):
+        table.append({"id": range(9)})
+    left = {info.path for info in table.store.list()} - before
+    assert len(left) == (failing == "segment"), "only what the failing call itself had written"
+    table.append({"id": range(9)})
+    assert table.count() == 9
+    assert next(table.view.fragments()).keys is not None

@@ -160,7 +160,7 @@ def find_keys(
     Memory is bounded by the keys and one fragment's matches. Where hashes meet, the values are compared.
     """
     wanted = list(fields or key_fields(view.snapshot.schema, view.snapshot.primary_key))
-    order = np.argsort(keys.hashes, kind="stable")
+    order = np.argsort(keys.hashes)
     needles = keys.hashes[order]
     if not len(needles):
         return

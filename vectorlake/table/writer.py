@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Final
 
@@ -16,7 +16,7 @@ from vectorlake.errors import StorageError
 from vectorlake.formats.protocol import ColumnStats, FileWriter, WriteOptions, WrittenFile
 from vectorlake.formats.registry import format_named
 from vectorlake.ids import NewId
-from vectorlake.metadata.fragment import DataFile, FieldBounds, Fragment, Layout
+from vectorlake.metadata.fragment import DataFile, FieldBounds, Fragment, KeySegment, Layout
 from vectorlake.plan.layout import (
     DEFAULTS,
     FRAGMENT_BYTES,
@@ -163,12 +163,8 @@ def write_fragments(
     fragments: list[Fragment] = []
     current: FragmentWriter | None = None
 
-    def finished(writer: FragmentWriter) -> Fragment:
-        fragment = writer.close()
-        segment = keys.finish(store, new_id=new_id) if keys is not None else None
-        return fragment if segment is None else msgspec.structs.replace(fragment, keys=segment)
-
-    with ThreadPoolExecutor(max(1, min(4, len(groups)))) as pool:
+    with ThreadPoolExecutor(max(1, min(4, len(groups))) + (keys is not None)) as pool:
+        hashing = _Hashing(keys, store, new_id=new_id, pool=pool)
         try:
             for batch in batches:
                 while batch.num_rows:
@@ -176,16 +172,15 @@ def write_fragments(
                         current = FragmentWriter(store, groups, new_id=new_id, pool=pool)
                     part = batch.slice(0, limits[FRAGMENT_ROWS] - current.rows)
                     batch = batch.slice(part.num_rows)
+                    hashing.add(part)
                     current.write(part)
-                    if keys is not None:
-                        keys.add(part)
                     if progress:
                         progress(part.num_rows)
                     if current.rows == limits[FRAGMENT_ROWS] or current.nbytes >= limits[FRAGMENT_BYTES]:
-                        fragments.append(finished(current))
+                        fragments.append(hashing.close(current))
                         current = None
             if current is not None:
-                fragments.append(finished(current))
+                fragments.append(hashing.close(current))
         except BaseException as e:
             if current is not None:
                 current.abort(e)
@@ -194,6 +189,46 @@ def write_fragments(
             raise
     store.sync_folders(paths_of(fragments))
     return fragments
+
+
+class _Hashing:
+    """Hashes keys and writes key segments beside the writing of the rows themselves, at most one batch behind it."""
+
+    def __init__(
+        self, keys: KeyCollector | None, store: Store, *, new_id: NewId, pool: ThreadPoolExecutor
+    ) -> None:
+        self._keys = keys
+        self._store = store
+        self._new_id = new_id
+        self._pool = pool
+        self._running: Future[None] | None = None
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """The next rows."""
+        if self._keys is not None:
+            if self._running is not None:
+                self._running.result()
+            self._running = self._pool.submit(self._keys.add, batch)
+
+    def close(self, writer: FragmentWriter) -> Fragment:
+        """The finished fragment, with its key segment."""
+        if self._keys is None:
+            return writer.close()
+        sealing = self._pool.submit(self._seal, self._keys)
+        try:
+            fragment = writer.close()
+        except BaseException:
+            with contextlib.suppress(StorageError):
+                if (left := sealing.result()) is not None:
+                    self._store.delete([left.path])
+            raise
+        segment = sealing.result()
+        return fragment if segment is None else msgspec.structs.replace(fragment, keys=segment)
+
+    def _seal(self, keys: KeyCollector) -> KeySegment | None:
+        if self._running is not None:
+            self._running.result()
+        return keys.finish(self._store, new_id=self._new_id)
 
 
 def _peek(batches: Iterable[pa.RecordBatch], most_rows: int) -> tuple[Iterable[pa.RecordBatch], bool]:
