@@ -65,13 +65,13 @@ def columns_of(fields: Sequence[pa.Field], keys: Sequence[tuple[Any, ...]]) -> l
 @given(
     tables(),
     st.sampled_from([1, 8, 10**9]),
-    st.sampled_from([3, 10**6]),
+    st.booleans(),
     st.sampled_from([{}, {"write.fragment-rows": "7"}]),
 )
 def test_finding_keys_equals_comparing_all_rows(
     case: tuple[list[pa.Field], list[list[tuple[Any, ...]]], list[tuple[Any, ...]], list[int]],
     segment_rows: int,
-    morsel: int,
+    kept: bool,
     properties: dict[str, str],
 ) -> None:
     fields, commits, wanted, deleted = case
@@ -80,7 +80,8 @@ def test_finding_keys_equals_comparing_all_rows(
     names = [field.name for field in fields]
     with (
         patch("vectorlake.table.key_segments.SEGMENT_ROWS", segment_rows),
-        patch("vectorlake.table.keys._MORSEL", morsel),
+        patch("vectorlake.table.keys._MORSEL", 3),
+        patch("vectorlake.table.keys.SEGMENT_ROWS", 10**6 if kept else 0),
     ):
         table = lake.create_table("t", schema, primary_key=names, properties=properties)
         number = 0

@@ -266,6 +266,7 @@ def test_finding_keys_equals_a_scan(
 ) -> None:
     monkeypatch.setattr(key_segments, "SEGMENT_ROWS", segment_rows)
     monkeypatch.setattr("vectorlake.table.keys._MORSEL", 7)
+    monkeypatch.setattr("vectorlake.table.keys.SEGMENT_ROWS", 0)
     rng = np.random.default_rng(5)
     table = lake.create_table(
         "t", pa.schema([("id", pa.int64()), ("s", pa.string())]), primary_key=["s", "id"]

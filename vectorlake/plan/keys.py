@@ -164,6 +164,10 @@ class KeyHashes:
             order = np.argsort(hashes, kind="stable")
         return cls(ordered, order.astype(np.uint32))
 
+    @property
+    def nbytes(self) -> int:
+        return int(self.hashes.nbytes + self.positions.nbytes)
+
     def find(self, needles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Positions with the hash of any of some ascending needles, and the index of that needle (both int64)."""
         if len(needles) <= len(self.hashes):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from threading import Lock
 from typing import Final
 
@@ -74,11 +74,13 @@ def write_segment(store: Store, hashes: np.ndarray, *, new_id: NewId) -> KeySegm
 
 
 class KeySegments:
-    """The key segments of one table: mapped where they lie on local disk, else fetched whole and kept for a while."""
+    """The key hashes of one table's fragments: segments are mapped where they lie on local disk, else fetched and kept for a
+    while, as are the hashes of fragments without a segment. Safe to share between threads."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._held: OrderedDict[str, KeyHashes] = OrderedDict()
+        self._held: OrderedDict[Hashable, KeyHashes] = OrderedDict()
+        self._bytes = 0
         self._lock = Lock()
 
     def find(self, segment: KeySegment, needles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -128,22 +130,31 @@ class KeySegments:
             raise self._missing(segment) from e
 
     def _fetched(self, segment: KeySegment) -> KeyHashes:
+        return self.kept(segment.path, lambda: self._get(segment))
+
+    def kept(self, identity: Hashable, load: Callable[[], KeyHashes]) -> KeyHashes:
+        """Hashes that were loaded before, or are now; those used least recently are forgotten."""
         with self._lock:
-            if segment.path in self._held:
-                self._held.move_to_end(segment.path)
-                return self._held[segment.path]
+            if identity in self._held:
+                self._held.move_to_end(identity)
+                return self._held[identity]
+        keys = load()
+        with self._lock:
+            if identity not in self._held:
+                self._held[identity] = keys
+                self._bytes += keys.nbytes
+            while len(self._held) > 1 and self._bytes > _CACHED_BYTES:
+                self._bytes -= self._held.popitem(last=False)[1].nbytes
+        return keys
+
+    def _get(self, segment: KeySegment) -> KeyHashes:
         try:
             data = self._store.get(segment.path)
         except NotFoundError as e:
             raise self._missing(segment) from e
         if checksum_of(data) != segment.checksum:
             raise CorruptDataError(f"{self._where(segment)} is damaged: {_MEND}")
-        keys = self._decoded(data, segment)
-        with self._lock:
-            self._held[segment.path] = keys
-            while len(self._held) > 1 and sum(k.hashes.nbytes for k in self._held.values()) > _CACHED_BYTES:
-                self._held.popitem(last=False)
-        return keys
+        return self._decoded(data, segment)
 
     def _decoded(self, data: bytes | mmap.mmap, segment: KeySegment) -> KeyHashes:
         if len(data) != segment.size:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -16,7 +16,7 @@ from vectorlake.metadata.literals import literal_from_json
 from vectorlake.metadata.manifest import Manifest
 from vectorlake.metadata.snapshot import PRIMARY_KEY, Snapshot, is_staged
 from vectorlake.plan.key_ranges import KeyRanges
-from vectorlake.plan.keys import equal_pairs, hash_keys
+from vectorlake.plan.keys import SEGMENT_ROWS, KeyHashes, equal_pairs, hash_keys
 from vectorlake.schema import Field, Schema
 from vectorlake.table.differ import difference
 from vectorlake.table.follow import same
@@ -236,16 +236,46 @@ def _probe(
     """Positions whose key has the hash of one of some ascending needles, and which needle."""
     if segmented and reader.fragment.keys is not None:
         return view.files.keys.find(reader.fragment.keys, needles)
+    identity = _identity(reader.fragment, fields)
+    if identity is not None:
+        return view.files.keys.kept(identity, lambda: _hashes(reader, fields)).find(needles)
     positions, which = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for start in range(0, reader.fragment.row_count, _MORSEL):
         stop = min(start + _MORSEL, reader.fragment.row_count)
-        batch = reader.read(list(fields), start, stop)
-        valid = _without_nulls(batch)
-        hashes = hash_keys([column.take(pa.array(valid)) for column in batch.columns])
-        which_here, rows = equal_pairs(needles, hashes)
+        valid, hashes = _hashed(reader.read(list(fields), start, stop))
+        needle, rows = equal_pairs(needles, hashes)
         positions.append(valid[rows] + start)
-        which.append(which_here)
+        which.append(needle)
     return np.concatenate(positions), np.concatenate(which)
+
+
+def _identity(fragment: Fragment, fields: Sequence[Field]) -> Hashable | None:
+    """What tells the hashes of a small fragment's keys from all others'; None if they aren't worth keeping.
+
+    Without them, a writer of few rows at a time would read all small fragments again for each of its appends. The table's
+    own files never change, and neither does the hash of a value.
+    """
+    ids = tuple(field.id for field in fields)
+    files = [file for file in fragment.files if not file.field_ids.isdisjoint(ids)]
+    if fragment.row_count > SEGMENT_ROWS or any(file.foreign for file in files):
+        return None
+    if not frozenset(ids) <= frozenset().union(*(file.field_ids for file in files)):
+        return None  # a default, or a constant of the fragment
+    return ids, tuple((file.path, file.row_start, file.row_stop) for file in files)
+
+
+def _hashes(reader: FragmentReader, fields: Sequence[Field]) -> KeyHashes:
+    valid, hashes = _hashed(reader.read(list(fields), 0, reader.fragment.row_count))
+    keys = KeyHashes.of(hashes)
+    return KeyHashes(keys.hashes, valid[keys.positions].astype(np.uint32))
+
+
+def _hashed(batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows have no null in their key, and the hashes of those."""
+    valid = _without_nulls(batch)
+    whole = len(valid) == batch.num_rows
+    columns = batch.columns if whole else [column.take(pa.array(valid)) for column in batch.columns]
+    return valid, hash_keys(columns)
 
 
 def _without_nulls(batch: pa.RecordBatch) -> np.ndarray:
