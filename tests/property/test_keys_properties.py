@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -102,3 +103,40 @@ def test_finding_keys_equals_comparing_all_rows(
                 assert row not in found, "a live key is there once"
                 found[row] = n
         assert found == {row: live[key] for row, key in enumerate(wanted) if key in live}
+
+
+@settings(max_examples=40, deadline=None)
+@given(tables(), st.sampled_from([1, 10**9]), st.sampled_from([3, 10**6]), st.data())
+def test_no_key_gets_into_a_table_twice(
+    case: tuple[list[pa.Field], list[list[tuple[Any, ...]]], list[tuple[Any, ...]], list[int]],
+    segment_rows: int,
+    few: int,
+    data: st.DataObject,
+) -> None:
+    fields, commits, wanted, _ = case
+    lake = vl.connect(f"memory://keys-property-{next(NUMBERS)}")
+    schema = pa.schema([field.with_nullable(False) for field in fields])
+    with (
+        patch("vectorlake.table.key_segments.SEGMENT_ROWS", segment_rows),
+        patch("vectorlake.table.keys._BLOCK", few),
+        patch("vectorlake.table.keys._VERIFIED", few),
+    ):
+        table = lake.create_table(
+            "t", schema, primary_key=schema.names, properties={"write.fragment-rows": "5"}
+        )
+
+        def append(keys: Sequence[tuple[Any, ...]], to: vl.Table) -> None:
+            to.append(pa.Table.from_arrays(columns_of(fields, keys), schema=schema))
+
+        stale = lake.table("t")
+        everything = [key for keys in commits for key in keys]
+        again = data.draw(st.sampled_from(everything))
+        with pytest.raises(vl.InvalidInputError, match="more than once"):
+            append([*everything, again], table)
+        for keys in commits:
+            append(keys, table)
+        fresh = [key for key in wanted if key not in everything]
+        with pytest.raises(vl.AlreadyExistsError, match="in the table already"):
+            append(data.draw(st.permutations([*fresh, again])), stale)
+        append(fresh, stale)
+        assert stale.refresh().count() == len(everything) + len(fresh)

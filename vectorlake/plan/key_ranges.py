@@ -24,14 +24,14 @@ class KeyRanges:
         unknown = low.is_null().to_numpy(zero_copy_only=False) | high.is_null().to_numpy(zero_copy_only=False)
         result = np.ones(len(low), bool)
         known = np.flatnonzero(~unknown)
-        if len(known):
-            at = pa.array(known)
-            bottom, top = (
-                self._ordered(storage_array(side).take(at).cast(self._type)) for side in (low, high)
-            )
-            result[known] = np.searchsorted(self._sorted, bottom, "left") < np.searchsorted(
-                self._sorted, top, "right"
-            )
+        if not len(known):
+            return result
+        try:
+            low, high = (storage_array(side).take(pa.array(known)).cast(self._type) for side in (low, high))
+        except pa.ArrowInvalid:
+            return result  # the column was widened since the keys were made, and bounds don't fit their type
+        first = np.searchsorted(self._sorted, self._ordered(low), "left")
+        result[known] = first < np.searchsorted(self._sorted, self._ordered(high), "right")
         return result
 
     def _ordered(self, array: pa.Array) -> np.ndarray:

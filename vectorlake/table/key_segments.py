@@ -61,7 +61,9 @@ class KeyCollector:
     @property
     def hashes(self) -> np.ndarray:
         """Of all rows of finished fragments, in order (uint64)."""
-        return np.concatenate(self._done) if self._done else np.empty(0, np.uint64)
+        if len(self._done) != 1:
+            self._done = [np.concatenate(self._done) if self._done else np.empty(0, np.uint64)]
+        return self._done[0]
 
 
 def write_segment(store: Store, hashes: np.ndarray, *, new_id: NewId) -> KeySegment:

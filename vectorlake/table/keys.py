@@ -26,6 +26,9 @@ from vectorlake.table.view import View
 
 _MORSEL: Final = 131_072
 _SHOWN: Final = 5
+_VERIFIED: Final = 1 << 20
+_BLOCK: Final = 1 << 24
+"""Keys of new rows that are looked for at a time: 16 bytes each, beside the eight that all of them take."""
 
 
 def key_fields(schema: Schema, primary_key: Sequence[int]) -> list[Field]:
@@ -97,6 +100,20 @@ class WrittenKeys:
         self._rows = rows
         self._starts = np.cumsum([0, *(reader.fragment.row_count for reader in readers)])
 
+    def blocks(self, most: int) -> Iterator[WrittenKeys]:
+        """The same keys in parts, so that looking for all of them takes little memory beyond their hashes."""
+        if len(self.hashes) <= most:
+            yield self
+            return
+        for start in range(0, len(self.hashes), most):
+            hashes = self.hashes[start : start + most]
+            rows = (
+                np.arange(start, start + len(hashes))
+                if self._rows is None
+                else self._rows[start : start + most]
+            )
+            yield WrittenKeys(self._readers, self._fields, hashes, rows)
+
     def take(self, rows: np.ndarray) -> list[pa.Array]:
         wanted = rows if self._rows is None else self._rows[rows]
         fragments = np.searchsorted(self._starts, wanted, "right") - 1
@@ -120,9 +137,11 @@ class WrittenKeys:
             if mine.min is None or mine.max is None:
                 return np.ones(len(low), bool)
             kind = mine.min.type
-            reach = pc.and_(
-                pc.less_equal(low.cast(kind), mine.max), pc.greater_equal(high.cast(kind), mine.min)
-            )
+            try:
+                below, above = low.cast(kind), high.cast(kind)
+            except pa.ArrowInvalid:
+                return np.ones(len(low), bool)  # the column was widened since the rows were written
+            reach = pc.and_(pc.less_equal(below, mine.max), pc.greater_equal(above, mine.min))
             result |= pc.fill_null(reach, True).to_numpy(zero_copy_only=False)
         return result
 
@@ -183,7 +202,10 @@ def find_keys(
             equal &= pc.fill_null(pc.equal(mine, given), False).to_numpy(zero_copy_only=False)
         return KeyMatches(reader, positions[equal], rows[equal]) if equal.any() else None
 
-    candidates = _candidates(view, keys, wanted) if fragments is None else fragments
+    if fragments is None:
+        candidates = _candidates(view, keys, wanted)
+    else:
+        candidates = (fragment for fragment in fragments if _fragment_may_hold(fragment, keys, wanted))
     for found in ordered_map(look, candidates, threads=default_threads(view.store)):
         if found is not None:
             yield found
@@ -223,6 +245,16 @@ def _may_hold(manifest: Manifest, keys: Keys, fields: Sequence[Field]) -> np.nda
         if low is not None and high is not None:
             may &= keys.among(index, _one(low), _one(high))
     return may
+
+
+def _fragment_may_hold(fragment: Fragment, keys: Keys, fields: Sequence[Field]) -> bool:
+    for index, field in enumerate(fields):
+        known = fragment.bounds.get(field.id, FieldBounds())
+        if known.min is not None and known.max is not None:
+            low, high = pa.repeat(known.min, 1), pa.repeat(known.max, 1)
+            if not keys.among(index, low, high)[0]:
+                return False
+    return True
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:
@@ -312,16 +344,26 @@ class KeyGuard:
         ordered = np.sort(self._keys.hashes)
         again = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
         del ordered
-        if not len(again):
-            return
-        suspects = equal_pairs(again, self._keys.hashes)[1]
-        values = pa.table(dict(zip(self._names(), self._keys.take(suspects), strict=True)))
-        counted = values.group_by(self._names()).aggregate([([], "count_all")])
-        double = counted.filter(pc.greater(counted["count_all"], 1))
+        for start in range(0, len(again), _VERIFIED):
+            suspects = equal_pairs(again[start : start + _VERIFIED], self._keys.hashes)[1]
+            # A key that is there millions of times shows in its first rows; else hashes meet too rarely to fill memory.
+            self._check_values(suspects[:_VERIFIED])
+            if len(suspects) > _VERIFIED:
+                self._check_values(suspects)
+
+    def _check_values(self, rows: np.ndarray) -> None:
+        """Refuse rows, given in ascending order, that have equal keys."""
+        columns = self._keys.take(rows)
+        names = [f"k{index}" for index in range(len(columns))]
+        table = pa.table([*columns, pa.array(rows)], names=[*names, "row"])
+        counted = table.group_by(names).aggregate([("row", "min"), ("row", "max")])
+        double = counted.filter(pc.not_equal(counted["row_min"], counted["row_max"])).sort_by("row_min")
         if double.num_rows:
+            shown = self._shown([double[name] for name in names], double.num_rows)
+            first, other = double["row_min"][0].as_py(), double["row_max"][0].as_py()
             raise InvalidInputError(
-                f"{double.num_rows} primary keys occur more than once in the data: {self._shown(double)}; nothing was "
-                "written: keep one row of each"
+                f"{double.num_rows:,} primary keys occur more than once in the data: {shown}; the first one in the rows "
+                f"{first:,} and {other:,}, counted from 0; nothing was written: keep one row of each"
             )
 
     def check(self, view: View) -> None:
@@ -338,18 +380,17 @@ class KeyGuard:
                 return
             between = difference(view.log, last, head)
             fragments = [*between.added, *(after for _, after in between.changed)]
-        for found in find_keys(view, self._keys, fragments=fragments):
-            values = pa.table(dict(zip(self._names(), self._keys.take(found.rows[:_SHOWN]), strict=True)))
-            raise AlreadyExistsError(
-                f"rows with these primary keys are in the table already: {self._shown(values)}; nothing was written: use "
-                "upsert to replace them, or insert to leave them as they are"
-            )
+        for keys in self._keys.blocks(_BLOCK):
+            for found in find_keys(view, keys, fragments=fragments):
+                shown = self._shown(keys.take(found.rows[:_SHOWN]), len(found.rows))
+                raise AlreadyExistsError(
+                    f"rows with these primary keys are in the table already: {shown}; nothing was written: use upsert to "
+                    "replace them, or insert to leave them as they are"
+                )
         self._checked = head
 
-    def _names(self) -> list[str]:
-        return [field.name for field in self._fields]
-
-    def _shown(self, values: pa.Table) -> str:
-        rows = values.select(self._names()).slice(0, _SHOWN).to_pylist()
-        shown = ", ".join("(" + ", ".join(f"{k}={v!r}" for k, v in row.items()) + ")" for row in rows)
-        return shown + (" …" if values.num_rows > _SHOWN else "")
+    def _shown(self, columns: Sequence[pa.Array], count: int) -> str:
+        names = [field.name for field in self._fields]
+        values = zip(*(column[:_SHOWN].to_pylist() for column in columns), strict=True)
+        keys = ["(" + ", ".join(map("{}={!r}".format, names, key)) + ")" for key in values]
+        return ", ".join(keys) + (" …" if count > _SHOWN else "")
