@@ -10,8 +10,11 @@ import pytest
 import vectorlake as vl
 from vectorlake.extend import Delta, Snapshot, random_id, write_fragments
 from vectorlake.metadata.deletion import to_bitmap
+from vectorlake.plan.merge import Mode
 from vectorlake.table.follow import follow
 from vectorlake.table.fragment_reader import ROW_ID_FIELD, VERSION_FIELD
+from vectorlake.table.row_change import RowChange
+from vectorlake.table.update import Update
 
 SCHEMA = pa.schema([("id", pa.int64()), ("x", pa.int64())])
 NUMBERS = itertools.count()
@@ -145,3 +148,18 @@ def test_rows_of_deleted_fragments_are_gone(lake: vl.Lake) -> None:
     assert found.gone
     assert not found.changed
     assert set(found.positions) == {1}
+
+
+def test_values_that_a_restore_brought_back_are_not_missed(lake: vl.Lake) -> None:
+    table = lake.table("t")
+    table.update({"x": 100}, "id = 1", mode="columns")
+    stale = lake.table("t")
+    change = prepared(stale)
+    lake.table("t").restore(2)
+    stale.commit(change)
+    assert rows(stale, "x")[1] == (2,)
+
+
+def prepared(table: vl.Table) -> RowChange:
+    update = Update({"x": "x + 1"}, "id = 1", mode=Mode.COLUMNS, new_id=random_id)
+    return RowChange(update, table.view, new_id=random_id, prepared=update.prepare(table.view))

@@ -349,3 +349,16 @@ def test_many_rows(table: vl.Table) -> None:
     assert snapshot.summary["updated_rows"] == snapshot.summary["added_rows"] == count // 2
     assert table.count("price = 1 AND name = 'old'") == count // 2
     assert table.count() == len(BASE) + count * 3 // 2
+
+
+def test_an_insert_whose_row_was_deleted_meanwhile_is_evaluated_again(table: vl.Table) -> None:
+    from vectorlake.ids import random_id
+    from vectorlake.table.merge import _Merging, _Source
+    from vectorlake.table.row_change import RowChange
+
+    merge = table.merge({"id": [1, 40], "name": ["again", "new"]}).when_not_matched_insert()
+    operation = _Merging(merge, _Source(merge.data, merge._on(), table.snapshot.schema, False))
+    change = RowChange(operation, table.view, new_id=random_id, prepared=operation.prepare(table.view))
+    again(table).delete("id = 1")
+    table.commit(change)
+    assert {key: contents(table)[key]["name"] for key in (1, 40)} == {1: "again", 40: "new"}

@@ -87,6 +87,11 @@ def newly_deleted(view: View, before: Fragment, after: Fragment) -> BitMap64:
 
 
 def replaced_fields(before: Fragment, after: Fragment) -> frozenset[int]:
-    """The fields of which a fragment got new files between two of its states."""
-    known = {file.path for file in before.files}
-    return frozenset[int]().union(*(file.field_ids for file in after.files if file.path not in known))
+    """The fields that other files hold in a fragment's later state; a restore may also bring an earlier file back."""
+    held, holds = _holders(before), _holders(after)
+    return frozenset(field for field in held.keys() | holds.keys() if held.get(field) != holds.get(field))
+
+
+def _holders(fragment: Fragment) -> dict[int, str]:
+    by_age = sorted(fragment.files, key=lambda file: file.sequence)
+    return {field: file.path for file in by_age for field in file.field_ids}

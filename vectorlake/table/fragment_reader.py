@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -50,13 +49,18 @@ class FragmentReader:
         self.fragment = fragment
         self._files = files
         self._load_deletes = load_deletes
+        self._deleted: np.ndarray | None = None
 
-    @cached_property
+    @property
     def deleted(self) -> np.ndarray:
         """Positions of deleted rows, ascending int64."""
-        if self.fragment.deletes is None:
-            return np.empty(0, np.int64)
-        return to_positions(self._load_deletes(self.fragment.deletes))
+        # Not a cached_property: before Python 3.12 that holds one lock for all readers while it loads.
+        if self._deleted is None:
+            vector = self.fragment.deletes
+            self._deleted = (
+                np.empty(0, np.int64) if vector is None else to_positions(self._load_deletes(vector))
+            )
+        return self._deleted
 
     def live(self, start: int, stop: int) -> np.ndarray | None:
         """Positions in `[start, stop)` that are not deleted; None if none is deleted there."""

@@ -242,6 +242,11 @@ class _Merging:
             files=files or (),
             hit={} if files is None else positions_of(hits),
             read=read if files is None else read | {field.id for field in fields},
+            seen=_without(
+                {match.fragment_id: to_bitmap(match.positions) for match in found},
+                positions_of(hits),
+                deleted,
+            ),
             summary=summary,
         )
 
@@ -317,6 +322,15 @@ class _Merging:
         guard = KeyGuard([view.reader(fragment) for fragment in fragments], key, hashes[rows], rows=rows)
         guard.check_distinct()
         guard.check(view)
+
+
+def _without(rows: Mapping[int, BitMap64], *others: Mapping[int, BitMap64]) -> dict[int, BitMap64]:
+    """Rows that are in none of the others."""
+    left = dict(rows)
+    for other in others:
+        for fragment in left.keys() & other.keys():
+            left[fragment] = left[fragment] - other[fragment]
+    return {fragment: positions for fragment, positions in left.items() if positions}
 
 
 def rows_back(view: View, before: Fragment, after: Fragment) -> BitMap64:

@@ -18,7 +18,7 @@ from vectorlake.plan.commit import Delta, FragmentUpdate
 from vectorlake.plan.merge import Mode, choose
 from vectorlake.schema import Field
 from vectorlake.table.deletes import deletions
-from vectorlake.table.follow import follow, same
+from vectorlake.table.follow import Followed, follow, same
 from vectorlake.table.images import Hits, Values, cost_of, write_in_place
 from vectorlake.table.view import View
 from vectorlake.table.writer import discard
@@ -38,6 +38,8 @@ class Prepared:
     """Fields whose old values were read or copied: values that others write there in the meantime are missed."""
     hit: Mapping[int, BitMap64] = field(default_factory=dict)
     """Rows whose columns were written in place."""
+    seen: Mapping[int, BitMap64] = field(default_factory=dict)
+    """Rows that stay as they are because they are there (insert-if-absent)."""
     summary: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -113,6 +115,9 @@ class RowChange:
     def _fitted(self, prepared: Prepared, head: View) -> Mapping[int, BitMap64] | None:
         """The rows taken, where they are in the head; None if the change has to be prepared again."""
         if prepared.empty or head.snapshot.schema != prepared.view.snapshot.schema:
+            return None
+        seen = follow(prepared.view, head.snapshot, prepared.seen) if prepared.seen else Followed()
+        if seen.changed or seen.gone:
             return None
         touched = {**prepared.taken}
         for fragment, rows in prepared.hit.items():
