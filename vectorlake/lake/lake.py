@@ -70,12 +70,13 @@ class Lake:
             name: `namespace.table`, or just `table` for the namespace `main`.
             data_or_schema: a `pyarrow.Schema` (with `vectorlake.vector(…)` and its kin as types, if you like), or
                 whatever `Table.append` takes.
-            primary_key: names of the columns that identify a row.
+            primary_key: names of the columns that identify a row: without nulls, and never the same twice.
             properties: settings such as `write.scalar-format` (docs/tables.md), and any of your own.
 
         Raises:
             AlreadyExistsError: there is a table of that name.
-            InvalidInputError: a bad name, schema, property or value.
+            InvalidInputError: a bad name, schema, property or value; a primary key of floats, vectors or nested values,
+                or one that is null or twice in the data. Nothing is written.
             UnsupportedError: a column type that no data file can hold.
         """
         log = self._free(name)
