@@ -392,5 +392,5 @@ class KeyGuard:
     def _shown(self, columns: Sequence[pa.Array], count: int) -> str:
         names = [field.name for field in self._fields]
         values = zip(*(column[:_SHOWN].to_pylist() for column in columns), strict=True)
-        keys = ["(" + ", ".join(map("{}={!r}".format, names, key)) + ")" for key in values]
+        keys = ["(" + ", ".join(map("{}={!r:.80}".format, names, key)) + ")" for key in values]
         return ", ".join(keys) + (" …" if count > _SHOWN else "")
