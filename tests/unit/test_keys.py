@@ -21,6 +21,7 @@ from vectorlake.plan import keys as plan_keys
 from vectorlake.plan.key_ranges import KeyRanges
 from vectorlake.plan.keys import KeyHashes, decode_segment, encode_segment, hash_keys
 from vectorlake.table import key_segments
+from vectorlake.table.context import Integrity
 from vectorlake.table.key_segments import KeyCollector
 from vectorlake.table.keys import GivenKeys, find_keys
 from vectorlake.table.writer import FragmentWriter
@@ -343,6 +344,31 @@ def test_a_write_that_fails_half_way_leaves_nothing(
     table.append({"id": range(9)})
     assert table.count() == 9
     assert next(table.view.fragments()).keys is not None
+
+
+@pytest.mark.parametrize("place", ["memory", "local"])
+def test_damaged_segments_are_told_of(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_segments, "SEGMENT_ROWS", 1)
+    where = tmp_path if place == "local" else f"memory://keys-{next(NUMBERS)}"
+    lake = vl.connect(where)
+    table = lake.create_table("t", pa.table({"id": range(50)}), primary_key=["id"])
+    segment = next(table.view.fragments()).keys
+    assert segment is not None
+    assert table.verify() == []
+    good = table.store.get(segment.path)
+    other = encode_segment(KeyHashes.of(np.arange(50, dtype=np.uint64)))
+    for bad in (good[:-1], b"X" + good[1:], other, None):
+        table.store.delete([segment.path])
+        if bad is not None:
+            table.store.put(segment.path, bad)
+        assert [finding.path for finding in lake.table("t").verify()] == [segment.path]
+        # On disk only a comparison of checksums tells another file of the same length.
+        integrity = Integrity.CHECKSUM if bad is other else Integrity.LENGTH
+        with pytest.raises(CorruptDataError, match="repair"):
+            vl.connect(where, integrity=integrity).table("t").append({"id": [7]})
+    table.store.put(segment.path, good)
+    with pytest.raises(vl.AlreadyExistsError):
+        lake.table("t").append({"id": [7]})
 
 
 def test_rows_that_were_moved_are_still_found(lake: vl.Lake) -> None:

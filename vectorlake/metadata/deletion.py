@@ -49,6 +49,6 @@ def decode_deletes(block: bytes, vector: DeletionVector, where: str) -> BitMap64
     return BitMap64.deserialize(block)
 
 
-def checksum_of(data: bytes) -> str:
+def checksum_of(data: bytes | memoryview) -> str:
     """The format's checksum of some bytes: `xxh3-64:` and 16 hexadecimal digits."""
     return f"xxh3-64:{xxhash.xxh3_64_hexdigest(data)}"

@@ -29,7 +29,7 @@ class DataFiles:
         self._open: OrderedDict[str, FileReader] = OrderedDict()
         self._fields: dict[str, tuple[Field, ...]] = {}
         self._lock = Lock()
-        self.keys = KeySegments(store)
+        self.keys = KeySegments(store, context.integrity)
         """The table's key segments."""
 
     def source(self, file: DataFile) -> FileSource:

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from vectorlake.errors import CorruptDataError, NotFoundError
+from vectorlake.errors import CorruptDataError, NotFoundError, StorageError
 from vectorlake.ids import NewId
 from vectorlake.metadata.deletion import checksum_of
 from vectorlake.metadata.fragment import KeySegment
@@ -30,6 +30,7 @@ from vectorlake.plan.keys import (
 )
 from vectorlake.schema import Field
 from vectorlake.store.protocol import Store
+from vectorlake.table.context import Integrity
 
 FOLDER: Final = "index"
 _CACHED_BYTES: Final = 128 * 1024 * 1024
@@ -79,8 +80,9 @@ class KeySegments:
     """The key hashes of one table's fragments: segments are mapped where they lie on local disk, else fetched and kept for a
     while, as are the hashes of fragments without a segment. Safe to share between threads."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, integrity: Integrity = Integrity.LENGTH) -> None:
         self._store = store
+        self._integrity = integrity
         self._held: OrderedDict[Hashable, KeyHashes] = OrderedDict()
         self._bytes = 0
         self._lock = Lock()
@@ -93,17 +95,22 @@ class KeySegments:
         """
         local = self._store.local_path(segment.path)
         if local is None:
-            found = self._ranged(segment, needles)
+            found = self._ranged(segment, needles) if self._integrity is Integrity.LENGTH else None
             return found if found is not None else self._fetched(segment).find(needles)
         try:
-            with local.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-                found = self._decoded(mapped, segment).find(needles)
-                # A probe touches most pages of a segment. They stay in the page cache, but need not stay in this process.
-                if hasattr(mapped, "madvise"):
-                    mapped.madvise(mmap.MADV_DONTNEED)
-                return found
+            with local.open("rb") as file:  # the map outlives it, and goes with the last view of it
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (FileNotFoundError, ValueError) as e:
             raise self._missing(segment) from e
+        except OSError as e:
+            raise StorageError(f"{self._where(segment)} can't be read: {e}") from e
+        if self._integrity is Integrity.CHECKSUM:
+            self._check(mapped, segment)
+        found = self._decoded(mapped, segment).find(needles)
+        # A probe touches most pages of a segment. They stay in the page cache, but need not stay in this process.
+        if hasattr(mapped, "madvise"):
+            mapped.madvise(mmap.MADV_DONTNEED)
+        return found
 
     def _ranged(self, segment: KeySegment, needles: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """What `find` returns, from the parts of a segment where its needles should be; None if all is to be read."""
@@ -132,7 +139,7 @@ class KeySegments:
             raise self._missing(segment) from e
 
     def _fetched(self, segment: KeySegment) -> KeyHashes:
-        return self.kept(segment.path, lambda: self._get(segment))
+        return self.kept(segment.path, lambda: self.read(segment))
 
     def kept(self, identity: Hashable, load: Callable[[], KeyHashes]) -> KeyHashes:
         """Hashes that were loaded before, or are now; those used least recently are forgotten."""
@@ -149,14 +156,25 @@ class KeySegments:
                 self._bytes -= self._held.popitem(last=False)[1].nbytes
         return keys
 
-    def _get(self, segment: KeySegment) -> KeyHashes:
+    def read(self, segment: KeySegment) -> KeyHashes:
+        """All of a segment, its checksum compared.
+
+        Raises:
+            CorruptDataError: the file is missing, or not what the manifest recorded.
+        """
         try:
             data = self._store.get(segment.path)
         except NotFoundError as e:
             raise self._missing(segment) from e
-        if checksum_of(data) != segment.checksum:
-            raise CorruptDataError(f"{self._where(segment)} is damaged: {_MEND}")
-        return self._decoded(data, segment)
+        keys = self._decoded(data, segment)
+        self._check(data, segment)
+        return keys
+
+    def _check(self, data: bytes | mmap.mmap, segment: KeySegment) -> None:
+        if (found := checksum_of(memoryview(data))) != segment.checksum:
+            raise CorruptDataError(
+                f"{self._where(segment)} has checksum {found}, the manifest says {segment.checksum}: {_MEND}"
+            )
 
     def _decoded(self, data: bytes | mmap.mmap, segment: KeySegment) -> KeyHashes:
         if len(data) != segment.size:

@@ -270,7 +270,7 @@ def _probe(
         return view.files.keys.find(reader.fragment.keys, needles)
     identity = _identity(reader.fragment, fields)
     if identity is not None:
-        return view.files.keys.kept(identity, lambda: _hashes(reader, fields)).find(needles)
+        return view.files.keys.kept(identity, lambda: hashes_of(reader, fields)).find(needles)
     positions, which = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for start in range(0, reader.fragment.row_count, _MORSEL):
         stop = min(start + _MORSEL, reader.fragment.row_count)
@@ -296,10 +296,16 @@ def _identity(fragment: Fragment, fields: Sequence[Field]) -> Hashable | None:
     return ids, tuple((file.path, file.row_start, file.row_stop) for file in files)
 
 
-def _hashes(reader: FragmentReader, fields: Sequence[Field]) -> KeyHashes:
-    valid, hashes = _hashed(reader.read(list(fields), 0, reader.fragment.row_count))
-    keys = KeyHashes.of(hashes)
-    return KeyHashes(keys.hashes, valid[keys.positions].astype(np.uint32))
+def hashes_of(reader: FragmentReader, fields: Sequence[Field]) -> KeyHashes:
+    """The hashes of some columns of all rows of a fragment without nulls in them, from the columns themselves."""
+    parts, rows = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
+    for start in range(0, reader.fragment.row_count, _MORSEL):
+        stop = min(start + _MORSEL, reader.fragment.row_count)
+        valid, hashes = _hashed(reader.read(list(fields), start, stop))
+        parts.append(hashes)
+        rows.append(valid + start)
+    keys = KeyHashes.of(np.concatenate(parts))
+    return KeyHashes(keys.hashes, np.concatenate(rows)[keys.positions].astype(np.uint32))
 
 
 def _hashed(batch: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:

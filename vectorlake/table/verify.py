@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from vectorlake.errors import CorruptDataError, NotFoundError, UnsupportedError
 from vectorlake.formats.checksum import source_checksum
-from vectorlake.metadata.fragment import DataFile, Fragment
+from vectorlake.metadata.fragment import DataFile, Fragment, KeySegment
 from vectorlake.table.files import check_unchanged
+from vectorlake.table.keys import hashes_of, key_fields
 from vectorlake.table.view import View
 
 
@@ -56,6 +59,8 @@ def _fragment(
             if progress:
                 progress(file.path)
             yield from _file(view, file)
+    if fragment.keys is not None:
+        yield from _keys(view, fragment, fragment.keys)
     if fragment.deletes is not None:
         try:
             bitmap = view.load_deletes(fragment.deletes)
@@ -64,6 +69,19 @@ def _fragment(
             return
         if len(bitmap) != fragment.deletes.cardinality or (bitmap and max(bitmap) >= fragment.row_count):
             yield Finding(fragment.deletes.path, f"deletes rows that fragment {fragment.id} does not have")
+
+
+def _keys(view: View, fragment: Fragment, segment: KeySegment) -> Iterator[Finding]:
+    try:
+        held = view.files.keys.read(segment)
+        there = hashes_of(view.reader(fragment), key_fields(view.snapshot.schema, view.snapshot.primary_key))
+    except CorruptDataError as e:
+        # A damaged data file is told of itself.
+        if segment.path in str(e):
+            yield Finding(segment.path, str(e))
+        return
+    if not (np.array_equal(held.hashes, there.hashes) and np.array_equal(held.positions, there.positions)):
+        yield Finding(segment.path, f"does not hold the keys of fragment {fragment.id}: repair the table")
 
 
 def _file(view: View, file: DataFile) -> Iterator[Finding]:
