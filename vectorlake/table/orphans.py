@@ -1,54 +1,150 @@
-"""Files that no version refers to: left by writers that were killed or lost a race."""
+"""Files that no version refers to: left by writers that were killed or lost a race, or by versions that expired."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import datetime as dt
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Final
 
-from vectorlake.errors import InvalidInputError
-from vectorlake.metadata.manifest import Manifest
-from vectorlake.store.protocol import ObjectInfo
+import numpy as np
+
+from vectorlake.errors import ConflictError, CorruptDataError, InvalidInputError, NotFoundError
+from vectorlake.ids import NewId
+from vectorlake.plan.commit import Delta
+from vectorlake.store.protocol import ObjectInfo, Store
 from vectorlake.table.log import FOLDER as METADATA
-from vectorlake.table.log import LATEST, TableLog
+from vectorlake.table.log import LINES, TableLog, branch_folder
+from vectorlake.table.references import References, path_hash
+from vectorlake.table.store_clock import modified_ms, store_time_ms
 
-_FOLDERS = ("data", "deletes", "index", "blobs")
+GRACE: Final = dt.timedelta(days=3)
+"""Files of this age or younger may be a running writer's."""
+LONG_WRITE_MS: Final = 12 * 3600 * 1000
+"""A writer that took longer looks whether its files are there yet before it commits."""
+_FOLDERS: Final = ("data", "deletes", "index", "blobs", "keys")
+_BATCH: Final = 10_000
 
 
-def orphans(log: TableLog, *, older_than_ms: int) -> Iterator[ObjectInfo]:
-    """Files last written before a time (ms since the epoch) to which no version of the table refers.
+class Orphans(list[str]):
+    """Paths of files to which no version refers, relative to the table's folder, and their size."""
 
-    A running writer's files are unreferenced until it commits: leave it a grace period.
+    def __init__(self, paths: Iterable[str] = (), *, size: int = 0) -> None:
+        super().__init__(paths)
+        self.size = size
+        """Bytes of all of them together."""
+
+
+def collect(log: TableLog, *, older_than: dt.timedelta, new_id: NewId, dry_run: bool = False) -> Orphans:
+    """Remove files of the table that no snapshot of any line refers to and that were written longer ago.
+
+    Ages are taken by the store's own clock throughout, so that no machine's wrong clock can make a file look old. With
+    an `older_than` of zero or less, no file is too young. Memory grows by eight bytes a file, and by the paths returned.
+
+    Raises:
+        InvalidInputError: `older_than` is no timedelta.
+        CorruptDataError: a snapshot or manifest can't be read, so it can't be told what is unused; nothing was removed.
     """
-    if older_than_ms < 0:
-        raise InvalidInputError("the time before which files count as orphans can't be negative")
+    if not isinstance(older_than, dt.timedelta):
+        raise InvalidInputError(
+            f"older_than is a datetime.timedelta, such as timedelta(days=3), not {older_than!r}"
+        )
+    before_ms = None
+    if older_than > dt.timedelta(0):
+        before_ms = store_time_ms(log.store, new_id=new_id) - int(older_than.total_seconds() * 1000)
+    references = References(log)
     # Listed before the references are read: what a writer commits in between was written before, and is then referenced.
-    listed = [
-        info
-        for folder in (*_FOLDERS, METADATA)
-        for info in (*log.store.list(folder), *log.store.leftovers(folder))
-    ]
-    used = _referenced(log)
-    for info in listed:
-        metadata = info.path.startswith(f"{METADATA}/")
-        protected = metadata and not info.path.startswith(f"{METADATA}/m-") and "/.tmp" not in info.path
-        if info.path in used or protected or info.path == LATEST:
-            continue
-        if info.last_modified.timestamp() * 1000 < older_than_ms:
-            yield info
+    listed = np.fromiter((path_hash(info.path) for info in _candidates(log, before_ms)), np.uint64)
+    unused = _without(np.unique(listed), references)
+    found = Orphans()
+    candidates = (info for info in _candidates(log, before_ms) if _holds(unused, path_hash(info.path)))
+    while batch := list(islice(candidates, _BATCH)):
+        # Asked again right before: a writer that began before the grace period may have committed by now.
+        unused = _without(unused, references)
+        batch = [info for info in batch if _holds(unused, path_hash(info.path))]
+        if not dry_run:
+            log.store.delete([info.path for info in batch])
+        found.extend(info.path for info in batch)
+        found.size += sum(info.size for info in batch)
+    return found
 
 
-def _referenced(log: TableLog) -> set[str]:
-    used: set[str] = set()
-    for snapshot in (snapshot for line in log.lines() for snapshot in line.all()):
-        for ref in snapshot.manifests:
-            if ref.path not in used:
-                used.add(ref.path)
-                used.update(_paths(log.manifest(ref)))
-    return used
+def _candidates(log: TableLog, before_ms: int | None) -> Iterator[ObjectInfo]:
+    """The files that are neither snapshots nor names of the table's, and old enough."""
+    known = tuple(f"{branch_folder(branch)}/" for branch in log.branches())
+    for folder in (*_FOLDERS, METADATA):
+        for listing in (log.store.list(folder), log.store.leftovers(folder)):
+            for info in listing:
+                if folder == METADATA and not _collectable(info.path, known):
+                    continue
+                if before_ms is None or modified_ms(info) < before_ms:
+                    yield info
 
 
-def _paths(manifest: Manifest) -> Iterator[str]:
-    files = manifest.table["files"].combine_chunks().flatten()
-    if len(files):
-        yield from files.field("path").to_pylist()
-    deletes = manifest.table["deletes"].combine_chunks()
-    yield from (path for path in deletes.field("path").to_pylist() if path)
+def _collectable(path: str, branches: tuple[str, ...]) -> bool:
+    """Whether a file among the metadata may be an orphan: manifests, temporary files, snapshots of no branch."""
+    left_by_branch = path.startswith(f"{LINES}/") and not path.startswith(branches)
+    return left_by_branch or path.startswith(f"{METADATA}/m-") or "/.tmp" in path
+
+
+def _without(hashes: np.ndarray, references: References) -> np.ndarray:
+    """The sorted hashes that are not among the newly read references."""
+    try:
+        return np.setdiff1d(hashes, references.read(), assume_unique=True)
+    except CorruptDataError as e:
+        raise CorruptDataError(
+            f"it can't be told which files are unused, so none was removed: {e}; or let the versions that need the file "
+            "expire, and collect then"
+        ) from e
+
+
+def _holds(hashes: np.ndarray, wanted: int) -> bool:
+    at = int(np.searchsorted(hashes, np.uint64(wanted)))
+    return at < len(hashes) and int(hashes[at]) == wanted
+
+
+def check_still_there(store: Store, delta: Delta, *, started_ms: int, now_ms: int) -> None:
+    """Refuse to commit new files of which one is gone, if writing them took so long that a collection may have come by.
+
+    Costs nothing for writes of less than 12 hours. To be called right before the snapshot is put; both times are by one
+    clock, and one that was set back counts as a long time.
+
+    Raises:
+        ConflictError: names a missing file.
+    """
+    if 0 <= now_ms - started_ms < LONG_WRITE_MS:
+        return
+    paths = sorted(_new_files(delta))
+    with ThreadPoolExecutor(8) as pool:
+        for path, there in zip(paths, pool.map(lambda path: _exists(store, path), paths), strict=True):
+            if not there:
+                raise ConflictError(
+                    f"{store.uri}/{path} was removed before it could be committed: the write took longer than the grace "
+                    "period of an orphan collection; nothing was committed: write again, in smaller parts, and collect "
+                    "with a longer older_than"
+                )
+
+
+def _new_files(delta: Delta) -> set[str]:
+    """The files of the table's own that a change brings."""
+    paths: set[str] = set()
+    for fragment in delta.added:
+        paths |= {file.path for file in fragment.files if not file.foreign}
+        if fragment.keys is not None:
+            paths.add(fragment.keys.path)
+        if fragment.deletes is not None:
+            paths.add(fragment.deletes.path)
+    for update in delta.updates:
+        paths |= {file.path for file in update.files}
+        if update.deletes is not None:
+            paths.add(update.deletes.path)
+    return paths
+
+
+def _exists(store: Store, path: str) -> bool:
+    try:
+        store.head(path)
+    except NotFoundError:
+        return False
+    return True

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from vectorlake.kernels import Metric
     from vectorlake.plan.changes import By
+    from vectorlake.plan.compaction import CompactionPlan
     from vectorlake.search.builder import Search
     from vectorlake.table.changes import Changes
     from vectorlake.table.dataset import ScanDataset
@@ -800,6 +801,59 @@ class Table:
         from vectorlake.table.verify import verify
 
         return list(verify(self._view))
+
+    def compact(
+        self,
+        *,
+        target_rows: int | None = None,
+        sort_by: str | Sequence[str | tuple[str, str]] | None = None,
+        deleted_share: float = 0.1,
+        foreign: str = "leave",
+        memory_limit: int | None = None,
+        dry_run: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Snapshot | CompactionPlan:
+        """Rewrite small fragments as few large ones, leave out deleted rows, and put columns into the files that the
+        table's properties ask for today; with `sort_by`, rewrite all rows in an order, so that filters prune better.
+
+        Rows keep their ids and versions; foreign files are left alone. One atomic commit. Fragments that others have
+        rewritten meanwhile are left out of it, rows that others deleted stay deleted, and work of others that meets
+        a compaction follows its rows.
+
+        Args:
+            target_rows: rows of a fragment; by default the property `write.fragment-rows`.
+            sort_by: a column, or several, each a name or `(name, "desc")`; nulls last.
+            deleted_share: fragments with more deleted rows than this share are rewritten without them.
+            foreign: `"copy"` takes rows in files of others into the table's own.
+            memory_limit: bytes to use, roughly; 512 MiB by default.
+            dry_run: only tell: returns the plan, which prints as a summary.
+            progress: called with (rows done, rows in all).
+
+        Returns:
+            The newest snapshot (without a commit if there is nothing to do), or the plan.
+
+        Raises:
+            NotFoundError: an unknown column to sort by.
+            UnsupportedError: columns to sort by that don't fit the memory limit, or copying the files of a table that
+                is synced with a source.
+        """
+        from vectorlake.table.compact import compact
+
+        self._check_writable()
+        plan, compaction = compact(
+            self._view,
+            target_rows=target_rows,
+            sort_by=sort_by,
+            deleted_share=deleted_share,
+            foreign=foreign,
+            memory_limit=memory_limit,
+            dry_run=dry_run,
+            new_id=self._context.new_id,
+            progress=progress,
+        )
+        if dry_run:
+            return plan
+        return self.snapshot if compaction is None else self._commit(compaction)
 
     def expire_snapshots(
         self,
