@@ -188,9 +188,12 @@ def add_column(world: World, table: vl.Table) -> Made:
 @operation(2)
 def backfill_column(world: World, table: vl.Table) -> Made:
     own = [name for name in table.schema.names if name.startswith("c")]
-    name = world.rng.choice(own) if own else "x"
+    chosen = world.rng.choice(own) if own else "x"
+    number = table.snapshot.schema.field(chosen).id
 
     def check(step: Step) -> None:
+        # Others may have renamed it meanwhile.
+        (name,) = (field.name for field in step.snapshot.schema.fields if field.id == number)
         wanted, optional = plain(step.before), set()
         for key, row in wanted.items():
             if row.get(name) is None:
@@ -198,7 +201,7 @@ def backfill_column(world: World, table: vl.Table) -> Made:
                 optional |= set() if step.settled(key) else {key}
         expect(step, wanted, frozenset(optional))
 
-    return lambda: table.backfill_column(name, "7 * id"), check
+    return lambda: table.backfill_column(chosen, "7 * id"), check
 
 
 @operation(1)
