@@ -15,7 +15,7 @@ from vectorlake.plan.layout import check_properties
 from vectorlake.schema import Schema, did_you_mean, listing
 from vectorlake.store.open import open_store, resolve
 from vectorlake.store.protocol import Store
-from vectorlake.table.context import Context, Integrity
+from vectorlake.table.context import APPLICATION, PRINCIPAL, Context, Integrity
 from vectorlake.table.create import create_table, register_table
 from vectorlake.table.log import FOLDER, LATEST, TableLog, snapshot_path
 from vectorlake.table.table import Table
@@ -38,6 +38,8 @@ class Lake:
         clock: Clock = system_clock,
         new_id: NewId = random_id,
         integrity: str | Integrity = Integrity.LENGTH,
+        application: str | None = None,
+        principal: str | None = None,
     ) -> None:
         self.store = store
         options = dict(storage_options or {})
@@ -45,7 +47,9 @@ class Lake:
             checked = Integrity(integrity)
         except ValueError as e:
             raise InvalidInputError(f"integrity must be 'length' or 'checksum', not {integrity!r}") from e
-        self._context = Context(lambda uri: resolve(uri, options), clock, new_id, checked)
+        self._context = Context(
+            lambda uri: resolve(uri, options), clock, new_id, checked, _audit(application, principal)
+        )
         self._logs: dict[str, TableLog] = {}
 
     def __repr__(self) -> str:
@@ -203,6 +207,8 @@ def connect(
     *,
     storage_options: Mapping[str, str] | None = None,
     integrity: str | Integrity = Integrity.LENGTH,
+    application: str | None = None,
+    principal: str | None = None,
 ) -> Lake:
     """Open a lake: a folder or an object store prefix that holds tables. Nothing is created before the first table.
 
@@ -212,11 +218,20 @@ def connect(
             given is taken from the environment.
         integrity: how data files are checked when they are opened: `"length"`, or `"checksum"`, which reads each file
             whole before it trusts it. Metadata is always checked by checksum.
+        application: what commits, such as `"nightly-etl/2.1"`; by default this library and its version. Written, like
+            `principal`, into the summary of each snapshot.
+        principal: who commits, such as a user or service account; nothing is guessed.
 
     Raises:
         InvalidInputError: a URI or option that means nothing.
     """
-    return Lake(open_store(uri, storage_options), storage_options=storage_options, integrity=integrity)
+    return Lake(
+        open_store(uri, storage_options),
+        storage_options=storage_options,
+        integrity=integrity,
+        application=application,
+        principal=principal,
+    )
 
 
 def open_table(
@@ -224,15 +239,33 @@ def open_table(
     *,
     storage_options: Mapping[str, str] | None = None,
     integrity: str | Integrity = Integrity.LENGTH,
+    application: str | None = None,
+    principal: str | None = None,
 ) -> Table:
     """Open the table whose folder is at `uri`, without its lake; arguments as for `connect`.
 
     Raises:
         NotFoundError: there is no table there.
     """
-    lake = connect(uri, storage_options=storage_options, integrity=integrity)
+    lake = connect(
+        uri,
+        storage_options=storage_options,
+        integrity=integrity,
+        application=application,
+        principal=principal,
+    )
     log = TableLog(lake.store, new_id=random_id)
     return Table(lake.uri.rpartition("/")[2], log, log.latest(), context=lake._context)
+
+
+def _audit(application: str | None, principal: str | None) -> dict[str, str]:
+    import vectorlake
+
+    for name, value in ((APPLICATION, application), (PRINCIPAL, principal)):
+        if value is not None and (not isinstance(value, str) or not value.strip()):
+            raise InvalidInputError(f"{name} must be a text that says who commits, not {value!r}")
+    known = {APPLICATION: application or f"vectorlake/{vectorlake.__version__}"}
+    return known | ({PRINCIPAL: principal} if principal else {})
 
 
 def qualified(name: str) -> str:

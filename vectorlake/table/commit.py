@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
@@ -54,12 +54,14 @@ class Committer:
         *,
         clock: Clock,
         new_id: NewId,
+        audit: Mapping[str, str] | None = None,
         sleep: Sleep = time.sleep,
         rng: random.Random | None = None,
     ) -> None:
         self._log = log
         self._clock = clock
         self._new_id = new_id
+        self._audit = dict(audit or {})
         self._sleep = sleep
         self._rng = rng or random.Random()
 
@@ -124,7 +126,8 @@ class Committer:
         return outcome
 
     def _put(self, snapshot: Snapshot) -> Snapshot | None:
-        """The snapshot if it is committed, None if another one has its version."""
+        """The snapshot if it is committed, None if another one has its version; with who committed it in its summary."""
+        snapshot = msgspec.structs.replace(snapshot, summary={**self._audit, **snapshot.summary})
         try:
             self._log.put_snapshot(snapshot)
             return snapshot

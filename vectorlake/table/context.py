@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from vectorlake.clock import Clock, system_clock
 from vectorlake.ids import NewId, random_id
@@ -13,6 +13,10 @@ from vectorlake.store.protocol import Store
 
 Resolve: TypeAlias = Callable[[str], tuple[Store, str]]
 """An absolute URI as a store and a path in it."""
+
+
+APPLICATION: Final = "application"
+PRINCIPAL: Final = "principal"
 
 
 class Integrity(StrEnum):
@@ -32,3 +36,5 @@ class Context:
     clock: Clock = system_clock
     new_id: NewId = random_id
     integrity: Integrity = Integrity.LENGTH
+    audit: Mapping[str, str] = field(default_factory=dict)
+    """Who commits: written into the summary of every snapshot."""

@@ -132,5 +132,6 @@ def register_table(
         next_field_id=next_field_id,
     )
     delta = Delta(operation, added=tuple(fragments), summary={"added_rows": rows, **(summary or {})})
-    snapshot = Committer(log, clock=context.clock, new_id=context.new_id).create(empty, delta)
+    committer = Committer(log, clock=context.clock, new_id=context.new_id, audit=context.audit)
+    snapshot = committer.create(empty, delta)
     return Table(name, log, snapshot, context=context)

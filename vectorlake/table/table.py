@@ -80,7 +80,9 @@ class Table:
         self._log = log
         self._context = context
         self._files = DataFiles(log.store, context)
-        self._committer = Committer(log, clock=context.clock, new_id=context.new_id)
+        self._committer = Committer(
+            log, clock=context.clock, new_id=context.new_id, audit=context.audit
+        )
         self._pinned = pinned
         self._view = View(snapshot, log, self._files)
 
