@@ -19,6 +19,7 @@ from vectorlake.table.fragment_reader import FragmentReader
 from vectorlake.table.locate import take_rows
 from vectorlake.table.scan import MORSEL_ROWS, ordered_map, width_of
 from vectorlake.table.view import View
+from vectorlake.tracing import span
 
 RESULT: Final = pa.schema(
     [
@@ -67,10 +68,14 @@ def knn(
     if len(asked.vectors):
         # More neighbours than rows can't be found: a huge k must not reserve memory for them.
         most = min(int(k), max(view.snapshot.num_rows, 1))
-        search = ExactKnn(asked.vectors, k=most, metric=measure, threads=threads)
-        for block in _blocks(view, field, predicate, threads):
-            search.add(block.vectors, block.row_ids, block.valid)
-        row_ids, distances, counts = search.result()
+        with span("knn", table=view.store.uri, queries=len(asked.vectors), k=most, column=field.name) as told:
+            search = ExactKnn(asked.vectors, k=most, metric=measure, threads=threads)
+            rows = 0
+            for block in _blocks(view, field, predicate, threads):
+                rows += len(block.vectors)
+                search.add(block.vectors, block.row_ids, block.valid)
+            row_ids, distances, counts = search.result()
+            told.set(rows=rows)
     return _result(view, asked.positions, row_ids, distances, counts, wanted)
 
 

@@ -30,6 +30,7 @@ from vectorlake.plan.commit import (
 from vectorlake.schema import Schema
 from vectorlake.table.log import TableLog
 from vectorlake.table.turns import turn
+from vectorlake.tracing import span
 
 ATTEMPTS: Final = 100
 """How often a commit is tried against ever newer heads before it gives up with a conflict."""
@@ -85,19 +86,22 @@ class Committer:
 
     def commit_made(self, base: Snapshot, make: Make) -> Snapshot:
         """Commit the snapshot that `make` builds on top of whatever is newest; atomicity and errors as for `commit`."""
-        commit_id = self._new_id()
-        head = base
-        for attempt in range(ATTEMPTS):
-            with turn(self._log.store, self._log.folder):
-                head = self._log.latest(after=head)
-                snapshot = make(head, commit_id)
-                if snapshot is None:
-                    return head
-                outcome = self._put(snapshot)
-            if outcome is not None:
-                self._log.hint(outcome.version)
-                return outcome
-            self._sleep(self._rng.uniform(0, min(0.001 * 2 ** min(attempt, 7), 0.1)))
+        with span("commit", table=self._log.store.uri, base=base.version) as told:
+            commit_id = self._new_id()
+            head = base
+            for attempt in range(ATTEMPTS):
+                with turn(self._log.store, self._log.folder):
+                    head = self._log.latest(after=head)
+                    snapshot = make(head, commit_id)
+                    if snapshot is None:
+                        return head
+                    outcome = self._put(snapshot)
+                if outcome is not None:
+                    self._log.hint(outcome.version)
+                    told.set(attempts=attempt + 1, version=outcome.version, operation=outcome.operation)
+                    told.set(**{k: v for k, v in outcome.summary.items() if isinstance(v, int)})
+                    return outcome
+                self._sleep(self._rng.uniform(0, min(0.001 * 2 ** min(attempt, 7), 0.1)))
         raise ConflictError(
             f"other writers won {ATTEMPTS} commits in a row at {self._log.store.uri}; nothing was committed: retry"
         )

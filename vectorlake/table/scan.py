@@ -19,6 +19,7 @@ from vectorlake.schema import Field
 from vectorlake.store.protocol import Store
 from vectorlake.table.fragment_reader import FragmentReader
 from vectorlake.table.view import View, to_output
+from vectorlake.tracing import span
 
 if TYPE_CHECKING:
     import pandas
@@ -66,6 +67,23 @@ class Scan:
 
     def to_batches(self) -> Iterator[pa.RecordBatch]:
         """The rows as record batches of at most `batch_size` rows, read ahead by a few batches only."""
+        told = span("scan", table=self.view.store.uri, version=self.view.snapshot.version)
+        told.set(columns=len(self.fields), filtered=self.predicate is not None)
+        rows = nbytes = 0
+        error: BaseException | None = None
+        try:
+            for batch in self._batches():
+                rows += batch.num_rows
+                nbytes += batch.nbytes
+                yield batch
+        except BaseException as e:
+            error = e
+            raise
+        finally:
+            told.set(rows=rows, bytes=nbytes)
+            told.end(error)
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
         left = self.limit
         if left == 0:
             return

@@ -20,6 +20,7 @@ from vectorlake.store.protocol import Store
 from vectorlake.table.files import DataFiles
 from vectorlake.table.fragment_reader import FragmentReader
 from vectorlake.table.log import TableLog
+from vectorlake.tracing import span
 
 _CHUNK = 4096
 """Fragments that are turned from manifest rows into values at a time."""
@@ -53,8 +54,10 @@ class View:
         for ref in sorted(self.snapshot.manifests, key=lambda ref: ref.min_fragment_id):
             if not manifest_may_match(ref, predicate, self.snapshot.schema):
                 continue
-            manifest = self.log.manifest(ref)
-            indices = surviving(manifest, predicate, self.snapshot.schema)
+            with span("plan", table=self.store.uri, fragments=ref.fragments) as told:
+                manifest = self.log.manifest(ref)
+                indices = surviving(manifest, predicate, self.snapshot.schema)
+                told.set(survivors=len(indices))
             for start in range(0, len(indices), _CHUNK):
                 yield from manifest.fragments(indices[start : start + _CHUNK])
 

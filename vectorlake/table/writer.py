@@ -29,6 +29,7 @@ from vectorlake.plan.layout import (
 from vectorlake.schema import Field
 from vectorlake.store.protocol import Store
 from vectorlake.table.key_segments import KeyCollector
+from vectorlake.tracing import span
 
 FOLDER: Final = "data"
 _SMALL_BYTES: Final = 16 * 1024 * 1024
@@ -155,6 +156,25 @@ def write_fragments(
     bytes a row for the keys). After an error nothing is left; after Ctrl-C finished fragments stay behind as
     orphans, which collection removes.
     """
+    with span("write", table=store.uri) as told:
+        fragments = _write(
+            store, batches, fields, properties=properties, new_id=new_id, keys=keys, progress=progress
+        )
+        told.set(rows=sum(fragment.row_count for fragment in fragments), fragments=len(fragments))
+        told.set(bytes=sum(file.size for fragment in fragments for file in fragment.files))
+        return fragments
+
+
+def _write(
+    store: Store,
+    batches: Iterable[pa.RecordBatch],
+    fields: Sequence[Field],
+    *,
+    properties: Mapping[str, str],
+    new_id: NewId,
+    keys: KeyCollector | None,
+    progress: Callable[[int], None] | None,
+) -> list[Fragment]:
     limits = {
         key: int(properties.get(key, DEFAULTS[key])) for key in (FRAGMENT_ROWS, FRAGMENT_BYTES, SMALL_ROWS)
     }
