@@ -104,7 +104,7 @@ def measure(folder: Path, files: int, rows_each: int, rounds: int) -> list[Line]
     importing = best(lambda n: vectorlake_iceberg.import_table(location, lake, f"items{n}"), rounds)
     copied = size_of(folder / "lake", "*.parquet") + size_of(folder / "lake", "*.lance")
     metadata = size_of(folder / "lake" / "main" / "items0", "*")
-    opening = best(lambda _: len(list(lake.table("items0").fragments())), rounds)
+    opening = best(lambda _: len(list(lake.table("items0").view.fragments())), rounds)
     source.append(rows(files, files // 100, rows_each))
     planning_more = best(lambda _: list(source.refresh().scan().plan_files()), rounds)
     tables = [lake.table(f"items{number}") for number in range(rounds)]

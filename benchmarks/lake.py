@@ -250,7 +250,7 @@ def metadata(corpus: Corpus, folder: Path, rounds: int) -> list[Result]:
 
     def opened(_: int) -> None:
         table = vl.connect(folder / "metadata").table("big")
-        assert len(list(table.fragments("id = 500"))) == 1
+        assert len(list(table.view.fragments(table.view.bind("id = 500")))) == 1
 
     def appended(turn: int) -> None:
         handles[turn].append({"id": [-1], "name": ["x"], "x": [0.0]})

@@ -37,7 +37,7 @@ def test_life_of_a_table(lake: vl.Lake, kind: str) -> None:
     )
     properties = {"write.scalar-format": kind, "write.vector-format": kind, "write.fragment-rows": "80"}
     table = lake.create_table("ns.items", data, properties=properties)
-    assert {file.format for fragment in table.fragments() for file in fragment.files} == {kind}
+    assert {file.format for fragment in table.view.fragments() for file in fragment.files} == {kind}
     table.append(data.slice(0, 10))
     table.delete("id < 5")
     table.add_column("twice", "id * 2")

@@ -50,7 +50,7 @@ def rows_from(start: int, rows: int) -> pa.Table:
 def data_files(table: vl.Table, column: str, fragment: int) -> list[Path]:
     """The files that hold a column of a fragment."""
     field = table.snapshot.schema.field(column)
-    found = list(table.fragments())[fragment].file_of(field.id)
+    found = list(table.view.fragments())[fragment].file_of(field.id)
     assert found is not None
     return [Path(table.uri.removeprefix("file://")) / found.path]
 

@@ -410,7 +410,7 @@ def test_missing_and_changed_source_files_are_named(tmp_path: Path, lake: vl.Lak
     source.append(pa.table({"id": [1, 2, 3]}))
     source.append(pa.table({"id": [4, 5, 6]}))
     table = vectorlake_iceberg.import_table(source, lake, "t")
-    path = Path("/" + parse_location(next(iter(table.fragments())).files[0].path).path)
+    path = Path("/" + parse_location(next(iter(table.view.fragments())).files[0].path).path)
     whole = path.read_bytes()
     path.write_bytes(whole + b"\0")
     with pytest.raises(CorruptDataError, match=path.name):
@@ -471,7 +471,7 @@ def test_sources_on_s3(s3: S3Server, tmp_path: Path) -> None:
     source.append(pa.table({"id": [1, 2]}))
     lake = vl.connect(f"{uri}/lake", storage_options=s3.storage_options)
     table = vectorlake_iceberg.import_table(source, lake, "t")
-    assert next(iter(table.fragments())).files[0].e_tag
+    assert next(iter(table.view.fragments())).files[0].e_tag
     same(table, source)
     by_path = vectorlake_iceberg.import_table(source.metadata_location, lake, "by_path")
     source.append(pa.table({"id": [3]}))

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
-import pyarrow.dataset
 import pyarrow.compute as pc
+import pyarrow.dataset
 import pytest
 
 import vectorlake as vl
@@ -78,7 +78,7 @@ def test_append_takes_anything_tabular(lake: vl.Lake, source: str) -> None:
 def test_stream_larger_than_a_fragment_is_cut(lake: vl.Lake) -> None:
     table = lake.create_table("t", sample().schema, properties={"write.fragment-rows": "4"})
     table.append(sample(10).to_reader(max_chunksize=3))
-    assert [fragment.row_count for fragment in table.fragments()] == [4, 4, 2]
+    assert [fragment.row_count for fragment in table.view.fragments()] == [4, 4, 2]
     table.append(sample(10, 10))
     assert table.to_arrow()["id"].to_pylist() == list(range(20))
 
@@ -87,7 +87,7 @@ def test_empty_appends_commit_without_files(lake: vl.Lake) -> None:
     table = lake.create_table("t", sample().schema)
     table.append(sample(0))
     assert table.version == 2
-    assert list(table.fragments()) == []
+    assert list(table.view.fragments()) == []
     assert table.to_arrow().equals(sample(0))
 
 
@@ -163,12 +163,12 @@ def test_pruned_fragments_are_not_opened(lake: vl.Lake) -> None:
     table = lake.create_table("t", sample(10))
     for start in (10, 20, 30):
         table.append(sample(10, start))
-    assert [fragment.id for fragment in table.fragments("id BETWEEN 12 AND 25")] == [1, 2]
-    assert [fragment.id for fragment in table.fragments("name LIKE 'n3%' AND id > 5")] == [0, 3]
-    assert list(table.fragments("price > 1000")) == []
+    assert [fragment.id for fragment in table.view.fragments(table.view.bind("id BETWEEN 12 AND 25"))] == [1, 2]
+    assert [fragment.id for fragment in table.view.fragments(table.view.bind("name LIKE 'n3%' AND id > 5"))] == [0, 3]
+    assert list(table.view.fragments(table.view.bind("price > 1000"))) == []
     folder = table.store.local_path("")
     assert folder is not None
-    for fragment in table.fragments("id < 30"):
+    for fragment in table.view.fragments(table.view.bind("id < 30")):
         for file in fragment.files:
             (folder / file.path).unlink()
     assert lake.table("t").scan(filter="id >= 30").to_arrow()["id"].to_pylist() == list(range(30, 40))
@@ -197,7 +197,7 @@ def test_delete_keeps_row_ids_and_counts(lake: vl.Lake) -> None:
     assert table.delete("id = 4").version == 2, "nothing to delete is no commit"
     table.delete("id < 100")
     assert table.count() == 0
-    assert list(table.fragments()) == []
+    assert list(table.view.fragments()) == []
     table.append(sample(2))
     assert table.scan(columns=["_row_id"]).to_arrow()["_row_id"].to_pylist() == [10, 11]
 
@@ -367,7 +367,7 @@ def test_add_column_writes_only_its_own_files(lake: vl.Lake) -> None:
     got = table.scan(columns=["price", "emb"]).to_arrow()
     assert [row["emb"] == [np.float32(row["price"])] * 8 for row in got.to_pylist()] == [True] * 98
     assert {
-        file.layout.fields[0].name for f in table.fragments() for file in f.files if file.path in new
+        file.layout.fields[0].name for f in table.view.fragments() for file in f.files if file.path in new
     } == {"emb"}
 
 

@@ -121,7 +121,7 @@ def _file_totals(table: Table) -> dict[str, Any]:
     files: Counter[str] = Counter()
     own: Counter[str] = Counter()
     foreign: Counter[str] = Counter()
-    for fragment in table.fragments():
+    for fragment in table.view.fragments():
         for file in fragment.files:
             if file.path not in seen:
                 seen.add(file.path)
@@ -231,7 +231,7 @@ def files(session: Session, lake: Lake, table: TableName, version: AtVersion = N
     opened = session.table(lake, table, version)
 
     def records() -> Iterator[dict[str, Any]]:
-        for fragment in opened.fragments():
+        for fragment in opened.view.fragments():
             for file in fragment.files:
                 yield {
                     "fragment": fragment.id,

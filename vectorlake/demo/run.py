@@ -376,7 +376,7 @@ def _verify(story: Story, table: vl.Table) -> tuple[int, int]:
         "Every file is there, of the recorded length, and our own have the recorded checksum.",
     ):
         findings = table.verify()
-        files = len({file.path for fragment in table.fragments() for file in fragment.files})
+        files = len({file.path for fragment in table.view.fragments() for file in fragment.files})
         if findings:
             raise DemoMismatchError("; ".join(f"{finding.path} {finding.problem}" for finding in findings))
         story.fact("checked", f"{files} files: all is well", good=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from vectorlake.table.changes import Changes
     from vectorlake.table.dataset import ScanDataset
     from vectorlake.table.expiry import Expiry
+    from vectorlake.table.manifest_rewrite import ManifestPlan
     from vectorlake.table.merge import Merge
     from vectorlake.table.orphans import Orphans
     from vectorlake.table.transaction import Transaction
@@ -152,7 +153,7 @@ class Table:
         return Table(self.name, log, snapshot, context=self._context, pinned=True)
 
     def history(self) -> list[Snapshot]:
-        """All snapshots up to the pinned one, newest first: version, time, operation, counts, parent.
+        """All snapshots up to the pinned one, newest first: version, time, operation, who, counts, parent.
 
         On a branch: its own, then those of the main line from which it comes.
         """
@@ -165,9 +166,28 @@ class Table:
         """
         return self._log.find_commit(commit_id)
 
-    def fragments(self, filter: str | Expr | None = None) -> Iterator[Fragment]:
-        """The fragments of this version with their files, statistics and deletes; only those that may match `filter`."""
-        return self._view.fragments(self._view.bind(filter))
+    # --- its metadata as Arrow tables (columns: docs/tables.md) ---
+
+    def snapshots(self) -> pa.Table:
+        """The versions up to this one, newest first: when, which operation, by whom, how many rows. The audit log."""
+        return self._inspected("snapshots")
+
+    def files(self) -> pa.Table:
+        """The files of this version: a row for each fragment's data files, deletion vector and key segment."""
+        return self._inspected("files")
+
+    def fragments(self, filter: str | Expr | object | None = None) -> pa.Table:
+        """The fragments of this version with counts and bounds; only those that a scan with `filter` would open."""
+        return self._inspected("fragments", filter)
+
+    def refs(self) -> pa.Table:
+        """The main line, branches and tags with the versions that they name."""
+        return self._inspected("refs")
+
+    def _inspected(self, name: str, filter: str | Expr | object | None = None) -> pa.Table:
+        from vectorlake.table.inspect import MetadataTable, inspected
+
+        return inspected(self._view, MetadataTable(name), predicate=self._view.bind(filter))
 
     # --- reading ---
 
@@ -856,6 +876,29 @@ class Table:
         if dry_run:
             return plan
         return self.snapshot if compaction is None else self._commit(compaction)
+
+    def rewrite_manifests(self, by: str | None = None, *, dry_run: bool = False) -> Snapshot | ManifestPlan:
+        """Merge small manifests, or with `by` sort all fragments by a column's statistics into manifests anew.
+
+        Planning then opens fewer manifests, and with `by` only those that may hold what a filter on the column asks for.
+        Contents stay as they are. One atomic commit, made anew if others commit meanwhile.
+
+        Args:
+            by: a column, such as a day or a tenant, by which filters usually select.
+            dry_run: only tell: returns the plan, which prints as a line.
+
+        Returns:
+            The newest snapshot (without a commit if there is nothing to do), or the plan.
+
+        Raises:
+            NotFoundError: an unknown column.
+            InvalidInputError: a column without statistics.
+        """
+        from vectorlake.table.manifest_rewrite import ManifestRewrite
+
+        self._check_writable()
+        rewrite = ManifestRewrite(self._log, by)
+        return rewrite.plan(self.snapshot) if dry_run else self._commit(rewrite)
 
     def expire_snapshots(
         self,
