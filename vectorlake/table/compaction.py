@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import numpy as np
@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyroaring import BitMap64
 
-from vectorlake.errors import UnsupportedError
+from vectorlake.errors import CorruptDataError, UnsupportedError
+from vectorlake.formats.checksum import source_checksum
 from vectorlake.ids import NewId
 from vectorlake.metadata.deletion import encode_deletes, to_bitmap, to_positions
 from vectorlake.metadata.fragment import Fragment
@@ -37,10 +38,11 @@ from vectorlake.table.deletes import find_fragments
 from vectorlake.table.differ import difference
 from vectorlake.table.follow import newly_deleted, replaced_fields, same
 from vectorlake.table.fragment_reader import ROW_ID_FIELD, VERSION_FIELD, FragmentReader
-from vectorlake.table.images import regrouped
+from vectorlake.table.images import CHUNK_ROWS, regrouped
 from vectorlake.table.key_segments import KeyCollector
 from vectorlake.table.keys import enforced, key_fields
 from vectorlake.table.scan import MORSEL_ROWS, default_threads, ordered_map, width_of
+from vectorlake.table.small_files import read_together, simple_fragments
 from vectorlake.table.view import View
 from vectorlake.table.writer import FragmentWriter, discard, unsupported, write_fragments
 
@@ -74,6 +76,25 @@ class _Done:
     """Instead of new fragments: new files for the one that stays."""
     order: np.ndarray | None = None
     """Where each live row of the inputs went, counted through the new fragments; None: they kept their order."""
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Small fragments that are read together."""
+
+    fragments: tuple[Fragment, ...]
+
+
+@dataclass(frozen=True)
+class _Range:
+    """Some physical rows of a fragment."""
+
+    reader: FragmentReader
+    start: int
+    stop: int
+
+
+_Piece: TypeAlias = _Run | _Range
 
 
 class Compaction:
@@ -225,15 +246,12 @@ class Compaction:
         """The live rows of some fragments, one after the other."""
         fields = self._read_fields()
         step = self._piece_rows(fields)
+        view = self._view
 
-        def pieces() -> Iterator[tuple[FragmentReader, int, int]]:
-            for fragment in inputs:
-                reader = self._view.reader(fragment)
-                for start in range(0, fragment.row_count, step):
-                    yield reader, start, min(start + step, fragment.row_count)
-
-        def read(piece: tuple[FragmentReader, int, int]) -> pa.RecordBatch:
-            reader, start, stop = piece
+        def read(piece: _Piece) -> pa.RecordBatch:
+            if isinstance(piece, _Run):
+                return read_together(view, piece.fragments, view.snapshot.schema.fields)
+            reader, start, stop = piece.reader, piece.start, piece.stop
             live = reader.live(start, stop)
             if live is None:
                 return reader.read(fields, start, stop)
@@ -241,11 +259,49 @@ class Compaction:
                 return reader.take(fields, live)
             return reader.read(fields, start, stop).take(pa.array(live - start))
 
-        for batch in ordered_map(read, pieces(), threads=default_threads(self._view.store)):
-            yield _as_stored(batch, self._view)
+        for batch in ordered_map(read, self._pieces(inputs, step), threads=default_threads(view.store)):
+            yield _as_stored(batch, view)
+
+    def _pieces(self, inputs: Sequence[Fragment], step: int) -> Iterator[_Piece]:
+        """What is read at a time: a range of a fragment's rows, or a run of small fragments."""
+        simple = simple_fragments(self._view)
+        run: list[Fragment] = []
+        rows = 0
+        for fragment in inputs:
+            small = simple is not None and 4 * fragment.row_count <= step and simple(fragment)
+            if run and (not small or rows + fragment.row_count > min(step, CHUNK_ROWS)):
+                yield _Run(tuple(run))
+                run, rows = [], 0
+            if small:
+                run.append(fragment)
+                rows += fragment.row_count
+                continue
+            self._check(fragment)
+            reader = self._view.reader(fragment)
+            for start in range(0, fragment.row_count, step):
+                yield _Range(reader, start, min(start + step, fragment.row_count))
+        if run:
+            yield _Run(tuple(run))
+
+    def _check(self, fragment: Fragment) -> None:
+        """Refuse damaged files on local disk: what is copied gets a new checksum, and damage would never be found.
+
+        Raises:
+            CorruptDataError: names the file.
+        """
+        for file in fragment.files:
+            if file.foreign or file.checksum is None or self._view.store.local_path("") is None:
+                continue
+            if source_checksum(self._view.files.source(file)) != file.checksum:
+                raise CorruptDataError(
+                    f"{self._view.store.uri}/{file.path} is damaged: its checksum is not the manifest's; nothing was "
+                    "committed: restore the file, or see what verify says"
+                )
 
     def _sorted(self, inputs: Sequence[Fragment]) -> np.ndarray:
         """The live rows of some fragments, counted through all of them, in the plan's order."""
+        for fragment in inputs:
+            self._check(fragment)
         schema = self._view.snapshot.schema
         fields = [schema.field(ordering.column) for ordering in self._plan.order]
         parts: list[pa.RecordBatch] = []
@@ -292,6 +348,7 @@ class Compaction:
 
     def _regroup(self, fragment: Fragment) -> FragmentUpdate:
         """All columns of a fragment that stays, in the files that the table's properties ask for today."""
+        self._check(fragment)
         snapshot, reader = self._view.snapshot, self._view.reader(fragment)
         held = {number for file in fragment.files for number in file.field_ids}
         fields = [field for field in snapshot.schema.fields if field.id in held]

@@ -25,7 +25,7 @@ class DataFiles:
     def __init__(self, store: Store, context: Context) -> None:
         self._store = store
         self._resolve = context.resolve
-        self._integrity = context.integrity
+        self.integrity = context.integrity
         self._open: OrderedDict[str, FileReader] = OrderedDict()
         self._fields: dict[str, tuple[Field, ...]] = {}
         self._lock = Lock()
@@ -35,7 +35,7 @@ class DataFiles:
     def source(self, file: DataFile) -> FileSource:
         """Where a file lies."""
         store, path = self._resolve(file.path) if file.foreign else (self._store, file.path)
-        checksum = file.checksum if self._integrity is Integrity.CHECKSUM else None
+        checksum = file.checksum if self.integrity is Integrity.CHECKSUM else None
         return FileSource(store, path, file.size, checksum)
 
     def open(self, file: DataFile) -> FileReader:
