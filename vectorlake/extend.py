@@ -34,6 +34,7 @@ from vectorlake.store.protocol import ObjectInfo, Store
 from vectorlake.table.deletes import find_fragments
 from vectorlake.table.foreign import foreign_files, fragments_of_files
 from vectorlake.table.fragment_reader import FragmentReader
+from vectorlake.table.inspect import MetadataTable, inspect
 from vectorlake.table.view import View
 from vectorlake.table.writer import write_fragments
 
@@ -54,6 +55,7 @@ __all__ = [
     "ListType",
     "ManifestRef",
     "MapType",
+    "MetadataTable",
     "ObjectInfo",
     "ScalarType",
     "Schema",
@@ -69,6 +71,7 @@ __all__ = [
     "find_fragments",
     "foreign_files",
     "fragments_of_files",
+    "inspect",
     "is_vector",
     "literal_from_json",
     "literal_to_json",

@@ -20,7 +20,7 @@ from vectorlake import AlreadyExistsError, InvalidInputError, Lake, NotFoundErro
 from vectorlake.extend import ROW_ID, did_you_mean
 from vectorlake_duckdb import _functions as functions
 from vectorlake_duckdb._functions import quoted_name, quoted_text
-from vectorlake_duckdb._read import PIN, Columns, Pins, TableHandle, TableSource
+from vectorlake_duckdb._read import PIN, Pins, Shown, TableHandle, TableSource
 from vectorlake_duckdb._write import WriteMode, write_into
 
 _DEFAULT: Final = "main"
@@ -50,7 +50,7 @@ class Attached:
         self._lock = threading.Lock()
         self._handles: dict[str, TableHandle] = {}
         self._sources: list[TableSource] = []
-        self._places: dict[tuple[str, Columns], int] = {}
+        self._places: dict[tuple[str, Shown], int] = {}
         self._placed: dict[int, set[int]] = {}
 
     # --- what the SQL functions ask ---
@@ -61,7 +61,7 @@ class Attached:
         if key.startswith("#"):
             return self._sources[int(key[1:])].pin().name
         handle = self.handle(key)
-        return self._pins.put(handle, handle.bound(), Columns.ALL).name
+        return self._pins.put(handle, handle.bound(), Shown.ROWS).name
 
     def pinned(self, name: str) -> Table:
         """The table at a pinned snapshot."""
@@ -73,11 +73,11 @@ class Attached:
         Raises:
             InvalidInputError: the statement being bound needs more of them than there are.
         """
-        columns = Columns(f" {shown}" if shown else "")
+        what = Shown(f" {shown}" if shown else "")
         handle = self.handle(table if version is None else f"{table}@{version}")
         handle.bind()
         with self._lock:
-            key = (handle.name if handle.version is None else f"{handle.name}@{handle.version}", columns)
+            key = (handle.name if handle.version is None else f"{handle.name}@{handle.version}", what)
             # A statement is bound whole before it is planned, so these belong to one (or to some never planned).
             placed = self._placed.setdefault(threading.get_ident(), set())
             oldest = next(iter(self._places), None)
@@ -88,15 +88,15 @@ class Attached:
                 if index in placed:
                     del self._placed[threading.get_ident()]
                     raise InvalidInputError(
-                        f"a statement can name at most {_PLACES} tables and versions in knn, knn_join and table_at: "
-                        "split it, or attach versions as views with include="
+                        f"a statement can name at most {_PLACES} tables and versions in knn, knn_join, table_at and "
+                        "its kin: split it, or attach versions as views with include="
                     )
                 del self._places[oldest]
             else:
                 index = self._places.pop(key)
             placed.add(index)
             self._places[key] = index
-            self._sources[index].show(handle, columns)
+            self._sources[index].show(handle, what)
         return quoted_name(f"{self.name}$", _DEFAULT, f"place_{index}")
 
     def write(self, table: str, rows: pa.StructArray, mode: str) -> dict[str, Any]:
@@ -172,7 +172,8 @@ def attach(
 
     Table `ns.items` becomes the view `name.ns.items`, and tag `v1` of it `name.ns."items@v1"`; a nested namespace `a.b`
     is the schema `"a.b"`. Each statement reads the newest version of a table when it starts. The table macros `knn`,
-    `knn_join`, `table_at` and `write_table` are found as `name.knn` and so on, and without `name.` where that is free.
+    `knn_join`, `table_at`, `table_snapshots` and its kin, and `write_table` are found as `name.knn` and so on, and
+    without `name.` where that is free.
 
     Args:
         con: a DuckDB connection.

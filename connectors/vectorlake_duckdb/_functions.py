@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vectorlake import InvalidInputError, Table
+from vectorlake.extend import MetadataTable
 
 MATCH: Final = pa.struct([("rank", pa.int32()), ("row_id", pa.int64()), ("distance", pa.float64())])
 MATCH_SQL: Final = "STRUCT(rank INTEGER, row_id BIGINT, distance DOUBLE)"
@@ -40,7 +41,7 @@ class Tables(Protocol):
         """The table at a pinned snapshot."""
 
     def place(self, table: str, version: str | None, shown: str) -> str:
-        """The quoted name of a view that shows a table, for the statement being bound."""
+        """The quoted name of a view that shows a table or its metadata, for the statement being bound."""
 
     def write(self, table: str, rows: pa.StructArray, mode: str) -> dict[str, Any]:
         """Write rows into a table: what `write_table` returns of the commit."""
@@ -209,7 +210,11 @@ def macros(prefix: str) -> dict[str, str]:
         *("k", "metric", "filter", "col"),
     )
     items = f"query_table({call('place', 'tbl', 'NULL', quoted_text('without vectors'))})"
-    version = call("place", "tbl", "version::VARCHAR", quoted_text(""))
+
+    def at(shown: str) -> str:
+        place = call("place", "tbl", "version::VARCHAR", quoted_text(shown))
+        return f"SELECT * EXCLUDE (_row_id) FROM query_table({place})"
+
     return {
         "knn": f"""(tbl, vec, k := 10, metric := 'l2', filter := NULL, col := NULL) AS TABLE
             SELECT m.rank, m.row_id, m.distance, i.* EXCLUDE (_row_id)
@@ -226,7 +231,8 @@ def macros(prefix: str) -> dict[str, str]:
                 i.* EXCLUDE (_row_id)
             FROM flat AS f JOIN {items} AS i ON i._row_id = f.m.row_id
             ORDER BY f.number, f.m.rank""",
-        "table_at": f"(tbl, version) AS TABLE SELECT * EXCLUDE (_row_id) FROM query_table({version})",
+        "table_at": f"(tbl, version) AS TABLE {at('')}",
+        **{f"table_{table}": f"(tbl, version := NULL) AS TABLE {at(table)}" for table in MetadataTable},
         "write_table": f"""(tbl, source, mode := 'append') AS TABLE
             SELECT w.* FROM (
                 SELECT unnest({call("write", "tbl", "list(q)", "mode")}) AS w FROM query_table(source) AS q

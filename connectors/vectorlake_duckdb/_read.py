@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from vectorlake import InvalidInputError, Lake, NotFoundError, Table, UnsupportedError, VectorlakeError
-from vectorlake.extend import ROW_ID, ListType, is_vector
+from vectorlake.extend import ROW_ID, ListType, MetadataTable, inspect, is_vector
 from vectorlake_duckdb._types import shown_batches, shown_schema, shown_type
 
 try:
@@ -38,32 +38,63 @@ PIN: Final = "__vl_snapshot"
 _PINS: Final = 1024
 
 
-class Columns(Enum):
-    """Which columns of a table a source shows."""
+class Shown(Enum):
+    """What of a table a source shows: rows with all columns, or without vectors, or one of its metadata tables."""
 
-    ALL = ""
+    ROWS = ""
     WITHOUT_VECTORS = " without vectors"
+    SNAPSHOTS = " snapshots"
+    FILES = " files"
+    FRAGMENTS = " fragments"
+    REFS = " refs"
+
+    @property
+    def metadata(self) -> MetadataTable | None:
+        """The metadata table, if it is one."""
+        return None if self in (Shown.ROWS, Shown.WITHOUT_VECTORS) else MetadataTable(self.value.strip())
 
 
 @dataclass(frozen=True)
 class Pin:
-    """A table at one version, and the columns shown of it; `table` is moved by nobody."""
+    """A table at one version, and what is shown of it; `table` is moved by nobody."""
 
     name: str
     table: Table
-    columns: Columns
+    shown: Shown
 
     def schema(self) -> pa.Schema:
         """The columns as DuckDB sees them: a cheap one first, since `count(*)` reads it, and the hidden one."""
-        schema = self.table.snapshot.schema
-        shown = [
-            field.to_arrow()
-            for field in schema.fields
-            if self.columns is Columns.ALL or not (is_vector(field.type) or _holds_vectors(field.type))
-        ]
+        fields = self.table.snapshot.schema.fields
+        if (metadata := self.shown.metadata) is not None:
+            shown = list(metadata.schema)
+        else:
+            shown = [
+                field.to_arrow()
+                for field in fields
+                if self.shown is Shown.ROWS or not (is_vector(field.type) or _holds_vectors(field.type))
+            ]
         return pa.schema(
             [pa.field(ROW_ID, pa.int64()), pa.field(PIN, pa.string()), *shown_schema(pa.schema(shown))]
         )
+
+    def rows(self) -> int | None:
+        """How many rows there are, where that is known without reading."""
+        if self.shown is Shown.FRAGMENTS:
+            return self.table.snapshot.num_fragments
+        return self.table.snapshot.num_rows if self.shown.metadata is None else None
+
+    def batches(self, names: list[str], mask: pc.Expression | None) -> Iterator[pa.RecordBatch]:
+        """Some columns, of the rows that match; metadata tables have no row ids (null) and take no mask."""
+        metadata = self.shown.metadata
+        if metadata is None:
+            yield from self.table.scan(names, filter=mask).to_batches()
+            return
+        stored = [name for name in names if name != ROW_ID]
+        # A batch of no columns would have no rows either.
+        for batch in inspect(self.table.view, metadata, columns=stored or metadata.schema.names[:1]):
+            missing = pa.nulls(batch.num_rows, pa.int64())
+            columns = [missing if name == ROW_ID else batch.column(name) for name in names]
+            yield pa.RecordBatch.from_arrays(columns, names=names) if names else batch
 
 
 def _holds_vectors(kind: object) -> bool:
@@ -77,9 +108,9 @@ class Pins:
         self._known: OrderedDict[str, Pin] = OrderedDict()
         self._lock = threading.Lock()
 
-    def put(self, handle: TableHandle, table: Table, columns: Columns) -> Pin:
+    def put(self, handle: TableHandle, table: Table, shown: Shown) -> Pin:
         """The pin of a table that a handle has bound."""
-        pin = Pin(f"{handle.name}@{table.version}{columns.value}", table, columns)
+        pin = Pin(f"{handle.name}@{table.version}{shown.value}", table, shown)
         with self._lock:
             self._known[pin.name] = pin
             self._known.move_to_end(pin.name)
@@ -141,31 +172,31 @@ class TableSource(ds.Dataset, ArrowScanSource):  # type: ignore[misc]
         # DuckDB keeps a source while its view is there, which keeps the functions that the view calls.
         self._owner = owner
         self._pins = pins
-        self._shown = (handle, Columns.ALL)
-        self._asked: dict[int, tuple[TableHandle, Columns]] = {}
-        self._bound: dict[int, tuple[TableHandle | None, Columns]] = {}
+        self._shown = (handle, Shown.ROWS)
+        self._asked: dict[int, tuple[TableHandle, Shown]] = {}
+        self._bound: dict[int, tuple[TableHandle | None, Shown]] = {}
 
-    def show(self, handle: TableHandle, columns: Columns) -> None:
+    def show(self, handle: TableHandle, shown: Shown) -> None:
         """Show another table, to the statement that this thread is binding at least."""
-        self._shown = self._asked[threading.get_ident()] = (handle, columns)
+        self._shown = self._asked[threading.get_ident()] = (handle, shown)
 
     @property
     def schema(self) -> pa.Schema:
         """The newest version's columns."""
         thread = threading.get_ident()
-        self._bound[thread] = handle, columns = self._asked.get(thread, self._shown)
+        self._bound[thread] = handle, shown = self._asked.get(thread, self._shown)
         if handle is None:
             return pa.schema([pa.field(ROW_ID, pa.int64()), pa.field(PIN, pa.string())])
-        return self._pins.put(handle, handle.bind(), columns).schema()
+        return self._pins.put(handle, handle.bind(), shown).schema()
 
     def pin(self) -> Pin:
         """What this thread bound last."""
-        handle, columns = self._bound.get(threading.get_ident(), self._shown)
+        handle, shown = self._bound.get(threading.get_ident(), self._shown)
         if handle is None:
             raise InvalidInputError(
                 "this view is a placeholder, which holds no table: read the lake's own views"
             )
-        return self._pins.put(handle, handle.bound(), columns)
+        return self._pins.put(handle, handle.bound(), shown)
 
     # --- what DuckDB's scan asks ---
 
@@ -174,8 +205,8 @@ class TableSource(ds.Dataset, ArrowScanSource):  # type: ignore[misc]
 
     def rows(self) -> int | None:
         """How many rows the version has, for the order of joins."""
-        handle, _ = self._bound.get(threading.get_ident(), self._shown)
-        return None if handle is None else handle.bound().snapshot.num_rows
+        handle, shown = self._bound.get(threading.get_ident(), self._shown)
+        return None if handle is None else self._pins.put(handle, handle.bound(), shown).rows()
 
     def accepts(self, predicate: Node) -> bool:
         """Whether the table's own planner evaluates a predicate as DuckDB does, NaN and NULL included."""
@@ -183,6 +214,8 @@ class TableSource(ds.Dataset, ArrowScanSource):  # type: ignore[misc]
             return True
         try:
             pin = self.pin()
+            if pin.shown.metadata is not None:
+                return False
             pin.table.scan([], filter=_expression(predicate, pin))
         except (Untranslatable, InvalidInputError, NotFoundError, UnsupportedError):
             return False
@@ -199,7 +232,7 @@ class TableSource(ds.Dataset, ArrowScanSource):  # type: ignore[misc]
         for condition in conditions:
             mask = condition if mask is None else mask & condition
         stored = [name for name in _names(pin, columns) if name != PIN]
-        return _reader(pin, columns, pin.table.scan(stored, filter=mask).to_batches()), columns is not None
+        return _reader(pin, columns, pin.batches(stored, mask)), columns is not None
 
 
 def pinned(predicate: Node) -> str | None:

@@ -352,7 +352,7 @@ def test_add_column_by_function_and_backfill(
         "backfill", fresh, "t", "vec", "--function", f"{module}:models.ones", "--inputs", "id", "--json"
     )
     summary = json.loads(filled.stdout)["summary"]
-    assert (summary["column"], summary["fragments"]) == ("vec", 1)
+    assert (summary["column"], summary["changed_fragments"]) == ("vec", 1)
     assert [row["vec"][0] for row in lines(run("scan", fresh, "t", "--json"))] == [1, 2, 3, 9]
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vectorlake.cli import describing, reading, running, sources, versions, writing
+from vectorlake.cli import describing, inspecting, reading, running, sources, versions, writing
 from vectorlake.cli.command import Debug, Json, LakeOption, StorageOptions
 
 app = typer.Typer(
@@ -47,6 +47,7 @@ def root(
 running.register_demo(app)
 sources.register(app)
 describing.register(app)
+inspecting.register(app)
 running.register_verify(app)
 reading.register(app)
 writing.register(app)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from vectorlake.table.table import Table
 
 PANEL = "Look"
+_ELSEWHERE: Final = frozenset(
+    {
+        *("application", "principal"),
+        *("added_fragments", "changed_fragments", "removed_fragments", "added_files", "added_bytes"),
+    }
+)
+"""Members of a summary that `history` shows in a column of their own, or leaves to `inspect`."""
 
 
 def register(app: typer.Typer) -> None:
@@ -188,7 +195,7 @@ def history(
     table: TableName,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many, the newest")] = None,
 ) -> None:
-    """Show every version: when, which operation, what it changed."""
+    """Show every version: when, which operation, by whom, what it changed. The audit log."""
     opened = session.table(lake, table)
     names = {tag.version: tag.name for tag in opened.tags()}
 
@@ -198,6 +205,8 @@ def history(
             "committed": from_ms(snapshot.timestamp_ms),
             "operation": snapshot.operation,
             "rows": snapshot.num_rows,
+            "application": snapshot.application,
+            "principal": snapshot.principal,
             "summary": snapshot.summary,
             "tag": names.get(snapshot.version),
             "parent": snapshot.parent,
@@ -209,15 +218,31 @@ def history(
         for entry in records:
             entry["rows"] = f"{entry['rows']:,}"
             entry["tag"] = entry["tag"] or ""
+            entry["by"] = _by(entry["principal"], entry["application"])
             entry["what"] = _told(entry["summary"])
     sides: dict[str, Side] = {"version": "right", "committed": "fixed", "operation": "fixed", "rows": "right"}
     sides |= {"tag": "left"} if names else {}
+    sides |= {"by": "left"} if any(entry.get("by") for entry in records) else {}
     listing(session, records, {**sides, "what": "left"}, empty="no versions")
 
 
+def _by(principal: str | None, application: str | None) -> str:
+    """Who committed, as far as they said: this library's own name says nothing."""
+    named = (
+        ""
+        if application is None or application.startswith(("vectorlake/", "vectorlake-cli/"))
+        else application
+    )
+    return " with ".join(filter(None, (principal, named)))
+
+
 def _told(summary: Mapping[str, Any]) -> str:
-    """What a commit changed, counts first; where a source lies, `info` tells."""
-    kept = {key: value for key, value in summary.items() if value != 0 and not key.startswith("source")}
+    """What a commit changed, counts first; where a source lies, `info` tells, and which files, `inspect`."""
+    kept = {
+        key: value
+        for key, value in summary.items()
+        if value != 0 and not key.startswith("source") and key not in _ELSEWHERE
+    }
     ordered = sorted(kept.items(), key=lambda item: not isinstance(item[1], int))
     return ", ".join(f"{key.replace('_', ' ')} {_plain(value)}" for key, value in ordered)
 

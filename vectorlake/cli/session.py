@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from vectorlake.table.branches import Version
     from vectorlake.table.table import Table
 
+PRINCIPAL_VARIABLE: Final = "VECTORLAKE_PRINCIPAL"
+"""On whose behalf commands commit; nothing is guessed from the user who runs them."""
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d([T ].*)?")
 _UNBOUNDED: Final = 1000
 """Columns of text that a pipe or file takes: nothing is cut there."""
@@ -47,7 +49,12 @@ class Session:
         """Open a lake."""
         import vectorlake
 
-        return vectorlake.connect(uri, storage_options=self.storage_options)
+        return vectorlake.connect(
+            uri,
+            storage_options=self.storage_options,
+            application=f"vectorlake-cli/{vectorlake.__version__}",
+            principal=os.environ.get(PRINCIPAL_VARIABLE) or None,
+        )
 
     def table(self, lake: str, name: str, version: str | None = None) -> Table:
         """Open a table, at a version if one is named."""

@@ -11,11 +11,12 @@ from vectorlake.clock import Clock, system_clock
 from vectorlake.errors import AlreadyExistsError, InvalidInputError, NotFoundError
 from vectorlake.ids import NewId, random_id
 from vectorlake.metadata.fragment import Fragment
+from vectorlake.metadata.snapshot import APPLICATION, PRINCIPAL
 from vectorlake.plan.layout import check_properties
 from vectorlake.schema import Schema, did_you_mean, listing
 from vectorlake.store.open import open_store, resolve
 from vectorlake.store.protocol import Store
-from vectorlake.table.context import APPLICATION, PRINCIPAL, Context, Integrity
+from vectorlake.table.context import Context, Integrity
 from vectorlake.table.create import create_table, register_table
 from vectorlake.table.log import FOLDER, LATEST, TableLog, snapshot_path
 from vectorlake.table.table import Table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +14,9 @@ from vectorlake.schema import Schema
 FORMAT_VERSION: Final = 1
 PRIMARY_KEY: Final = "primary-key"
 """Required where keys are enforced: a writer that does not look for them would double them."""
+APPLICATION: Final = "application"
+PRINCIPAL: Final = "principal"
+"""The members of a summary that say who committed."""
 SUPPORTED_FEATURES: Final[frozenset[str]] = frozenset({PRIMARY_KEY})
 """Required features of later format versions that this release understands."""
 
@@ -67,6 +71,21 @@ class Snapshot(msgspec.Struct, frozen=True):
     @property
     def num_fragments(self) -> int:
         return sum(manifest.fragments for manifest in self.manifests)
+
+    @property
+    def timestamp(self) -> dt.datetime:
+        """Commit time, in UTC."""
+        return dt.datetime.fromtimestamp(self.timestamp_ms / 1000, dt.UTC)
+
+    @property
+    def application(self) -> str | None:
+        """What committed it, as it called itself; None in versions from before that was recorded."""
+        return self.summary.get(APPLICATION)
+
+    @property
+    def principal(self) -> str | None:
+        """On whose behalf it was committed, if that was said."""
+        return self.summary.get(PRINCIPAL)
 
 
 STAGED: Final = "staged-"

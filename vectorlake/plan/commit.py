@@ -184,6 +184,21 @@ def _tier(fragments: int) -> int:
     return tier
 
 
+def counts(head: Snapshot, delta: Delta) -> dict[str, Any]:
+    """How many fragments and files a commit adds, changes and removes: what every operation's summary tells, unless 0."""
+    files = [file for added in delta.added for file in added.files]
+    files += [file for update in delta.updates for file in update.files]
+    sizes = {file.path: file.size for file in files}
+    found = {
+        "added_fragments": len(delta.added),
+        "changed_fragments": len(delta.updates),
+        "removed_fragments": head.num_fragments if delta.removes_all else len(delta.removed),
+        "added_files": len(sizes),
+        "added_bytes": sum(sizes.values()),
+    }
+    return {name: count for name, count in found.items() if count}
+
+
 def next_snapshot(
     head: Snapshot,
     delta: Delta,
@@ -208,7 +223,7 @@ def next_snapshot(
         commit_id=commit_id,
         timestamp_ms=max(now_ms, head.timestamp_ms + 1),
         operation=delta.operation,
-        summary=dict(delta.summary),
+        summary=counts(head, delta) | dict(delta.summary),
         schema=delta.schema or head.schema,
         next_field_id=max(delta.next_field_id or 0, head.next_field_id),
         properties=properties,

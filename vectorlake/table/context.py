@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from vectorlake.clock import Clock, system_clock
 from vectorlake.ids import NewId, random_id
@@ -13,10 +13,6 @@ from vectorlake.store.protocol import Store
 
 Resolve: TypeAlias = Callable[[str], tuple[Store, str]]
 """An absolute URI as a store and a path in it."""
-
-
-APPLICATION: Final = "application"
-PRINCIPAL: Final = "principal"
 
 
 class Integrity(StrEnum):

@@ -82,9 +82,18 @@ def inspect(
         kind: which table.
         columns: only these, in this order.
         predicate: of files and fragments, only those of fragments that may hold rows for which it is true.
+
+    Raises:
+        NotFoundError: an unknown column.
     """
     schema = view.snapshot.schema
-    names = kind.schema.names if columns is None else list(columns)
+    known = kind.schema.names
+    names = known if columns is None else list(columns)
+    for name in names:
+        if name not in known:
+            raise NotFoundError(
+                f"{kind} have no column {name!r}{did_you_mean(name, known)}: {listing(known)}"
+            )
     match kind:
         case MetadataTable.SNAPSHOTS:
             yield from snapshot_table(history(view)).select(names).to_batches()

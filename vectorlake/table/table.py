@@ -645,9 +645,7 @@ class Table:
 
         def build(head: Snapshot) -> Delta:
             updates = change.on(head, field).updates
-            return Delta(
-                "backfill-column", updates=updates, summary={"column": name, "fragments": len(updates)}
-            )
+            return Delta("backfill-column", updates=updates, summary={"column": name})
 
         written = {update.fragment_id: frozenset({field.id}) for update in change.updates}
         return self._commit_metadata(Effects(written=written), build)

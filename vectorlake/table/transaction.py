@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -19,6 +19,9 @@ from vectorlake.table.follow import newly_deleted, replaced_fields, same
 from vectorlake.table.log import TableLog
 from vectorlake.table.table import Table
 from vectorlake.table.view import View
+
+_COUNTED: Final = ("_rows", "_fragments", "_files", "_bytes")
+"""How the names of counts end, which add up over several operations."""
 
 
 class Transaction(Table):
@@ -127,7 +130,8 @@ class Transaction(Table):
         delta = build(working)
         if delta is None:
             return working, None
-        return self._committer.stage(working, delta, version=version), delta
+        staged = self._committer.stage(working, delta, version=version)
+        return staged, msgspec.structs.replace(delta, summary=staged.summary)
 
     def _check_apart(self, head: Snapshot) -> None:
         names = frozenset(delta.operation for delta in self._operations)
@@ -165,14 +169,12 @@ def _operations(snapshot: Snapshot) -> set[str]:
 
 
 def _summary(deltas: list[Delta], names: list[str], result: Snapshot) -> dict[str, Any]:
-    """The counts of all operations added up, beside who did it."""
+    """The counts of all operations added up."""
     if len(deltas) == 1:
-        return {**result.summary, **deltas[0].summary}
+        return result.summary
     counts: dict[str, Any] = {}
     for delta in deltas:
         for key, value in delta.summary.items():
-            if isinstance(value, int) and not isinstance(value, bool):
+            if key.endswith(_COUNTED):
                 counts[key] = counts.get(key, 0) + value
-    last = deltas[-1].summary
-    audit = {key: value for key, value in result.summary.items() if key not in last}
-    return {**audit, "operations": names, **counts}
+    return {"operations": names, **counts}
