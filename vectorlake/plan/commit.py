@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from vectorlake.errors import ConflictError
-from vectorlake.metadata.fragment import DataFile, DeletionVector, FieldBounds, Fragment
+from vectorlake.metadata.fragment import DataFile, DeletionVector, FieldBounds, Fragment, KeySegment
 from vectorlake.metadata.manifest import Manifest
 from vectorlake.metadata.snapshot import ManifestRef, Snapshot
 from vectorlake.schema import Schema
@@ -34,6 +34,10 @@ class FragmentUpdate(msgspec.Struct, frozen=True):
     files: tuple[DataFile, ...] = ()
     """New column files for the fragment's rows."""
     bounds: Mapping[int, FieldBounds] = {}
+    keys: KeySegment | None = None
+    """A new key segment; None leaves it."""
+    lost: frozenset[str] = frozenset()
+    """Paths of files that are no more: their columns read as if they had never been written (repair)."""
 
 
 class Delta(msgspec.Struct, frozen=True):
@@ -65,12 +69,21 @@ def touched(refs: Sequence[ManifestRef], fragment_ids: Sequence[int]) -> list[Ma
 def updated_fragment(fragment: Fragment, update: FragmentUpdate, version: int) -> Fragment:
     """A fragment after an update committed as `version`: replaced columns leave their files' layouts, or the files go."""
     replaced = frozenset[int]().union(*(file.field_ids for file in update.files))
-    kept = tuple(without_fields(file, replaced) for file in fragment.files if not file.field_ids <= replaced)
+    kept = tuple(
+        without_fields(file, replaced)
+        for file in fragment.files
+        if not file.field_ids <= replaced and file.path not in update.lost
+    )
+    gone = frozenset[int]().union(*(file.field_ids for file in fragment.files if file.path in update.lost))
     return msgspec.structs.replace(
         fragment,
         files=(*kept, *(msgspec.structs.replace(file, sequence=version) for file in update.files)),
         deletes=update.deletes or fragment.deletes,
-        bounds={**{k: v for k, v in fragment.bounds.items() if k not in replaced}, **update.bounds},
+        bounds={
+            **{k: v for k, v in fragment.bounds.items() if k not in replaced | gone},
+            **update.bounds,
+        },
+        keys=update.keys or fragment.keys,
     )
 
 

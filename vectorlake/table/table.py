@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from vectorlake.table.manifest_rewrite import ManifestPlan
     from vectorlake.table.merge import Merge
     from vectorlake.table.orphans import Orphans
+    from vectorlake.table.repair import Repair
     from vectorlake.table.transaction import Transaction
     from vectorlake.table.verify import Finding
 
@@ -81,9 +82,7 @@ class Table:
         self._log = log
         self._context = context
         self._files = DataFiles(log.store, context)
-        self._committer = Committer(
-            log, clock=context.clock, new_id=context.new_id, audit=context.audit
-        )
+        self._committer = Committer(log, clock=context.clock, new_id=context.new_id, audit=context.audit)
         self._pinned = pinned
         self._view = View(snapshot, log, self._files)
 
@@ -933,6 +932,32 @@ class Table:
             new_id=self._context.new_id,
             dry_run=dry_run,
         )
+
+    def repair(self, *, allow: Sequence[str] = (), dry_run: bool = True) -> list[Repair] | Snapshot:
+        """Tell what can be done about each thing that `verify` finds, or with `dry_run=False` do it, as one commit.
+
+        What can be rebuilt without loss (key segments) is rebuilt. Lost files are given up only where `allow` names how:
+        `"lose-values"` lets columns that may be null read as null, `"lose-rows"` lets go of the rows of fragments of which
+        more than that is lost. Earlier versions keep referring to what they did.
+
+        Returns:
+            The plan, one entry a finding; or the newest snapshot.
+
+        Raises:
+            InvalidInputError: an unknown way of losing something.
+            ConflictError: another writer has committed meanwhile; nothing was repaired.
+        """
+        from vectorlake.table.repair import Remedy, Repairing, plan_repairs
+
+        self._check_writable()
+        known = [str(Remedy.LOSE_VALUES), str(Remedy.LOSE_ROWS)]
+        if isinstance(allow, str) or set(allow) - set(known):
+            raise InvalidInputError(f"allow takes a list of {' and '.join(known)}, not {allow!r}")
+        repairs = plan_repairs(self._view)
+        if dry_run:
+            return repairs
+        chosen = [one for one in repairs if one.remedy in (Remedy.REBUILD_KEYS, *allow)]
+        return self._commit(Repairing(self._view, chosen, new_id=self._context.new_id))
 
     def collect_orphans(
         self, *, older_than: dt.timedelta = dt.timedelta(days=3), dry_run: bool = False
