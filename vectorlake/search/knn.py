@@ -68,14 +68,15 @@ def knn(
     if len(asked.vectors):
         # More neighbours than rows can't be found: a huge k must not reserve memory for them.
         most = min(int(k), max(view.snapshot.num_rows, 1))
-        with span("knn", table=view.store.uri, queries=len(asked.vectors), k=most, column=field.name) as told:
+        with span("knn", table=view.store.uri, version=view.snapshot.version, column=field.name) as told:
+            told.set(queries=len(asked.vectors), k=most)
             search = ExactKnn(asked.vectors, k=most, metric=measure, threads=threads)
             rows = 0
             for block in _blocks(view, field, predicate, threads):
                 rows += len(block.vectors)
                 search.add(block.vectors, block.row_ids, block.valid)
             row_ids, distances, counts = search.result()
-            told.set(rows=rows)
+            told.set(rows=rows, metric=str(measure), filtered=predicate is not None)
     return _result(view, asked.positions, row_ids, distances, counts, wanted)
 
 

@@ -30,7 +30,7 @@ from vectorlake.plan.commit import (
 from vectorlake.schema import Schema
 from vectorlake.table.log import TableLog
 from vectorlake.table.turns import turn
-from vectorlake.tracing import span
+from vectorlake.tracing import Span, span
 
 ATTEMPTS: Final = 100
 """How often a commit is tried against ever newer heads before it gives up with a conflict."""
@@ -86,10 +86,11 @@ class Committer:
 
     def commit_made(self, base: Snapshot, make: Make) -> Snapshot:
         """Commit the snapshot that `make` builds on top of whatever is newest; atomicity and errors as for `commit`."""
+        commit_id = self._new_id()
+        head = base
         with span("commit", table=self._log.store.uri, base=base.version) as told:
-            commit_id = self._new_id()
-            head = base
             for attempt in range(ATTEMPTS):
+                told.set(attempts=attempt + 1)
                 with turn(self._log.store, self._log.folder):
                     head = self._log.latest(after=head)
                     snapshot = make(head, commit_id)
@@ -98,13 +99,12 @@ class Committer:
                     outcome = self._put(snapshot)
                 if outcome is not None:
                     self._log.hint(outcome.version)
-                    told.set(attempts=attempt + 1, version=outcome.version, operation=outcome.operation)
-                    told.set(**{k: v for k, v in outcome.summary.items() if isinstance(v, int)})
+                    _tell(told, outcome)
                     return outcome
                 self._sleep(self._rng.uniform(0, min(0.001 * 2 ** min(attempt, 7), 0.1)))
-        raise ConflictError(
-            f"other writers won {ATTEMPTS} commits in a row at {self._log.store.uri}; nothing was committed: retry"
-        )
+            raise ConflictError(
+                f"other writers won {ATTEMPTS} commits in a row at {self._log.store.uri}; nothing was committed: retry"
+            )
 
     def stage(self, working: Snapshot, delta: Delta, *, version: int) -> Snapshot:
         """What a transaction sees after one of its operations: a snapshot that is never stored (its manifests are).
@@ -120,14 +120,16 @@ class Committer:
         Raises:
             AlreadyExistsError: there is a table already.
         """
-        snapshot = msgspec.structs.replace(self._next(empty, delta, self._new_id()), parent=None)
-        outcome = self._put(snapshot)
-        if outcome is None:
-            raise AlreadyExistsError(
-                f"there is a table at {self._log.store.uri} already: open it, or choose another name"
-            )
-        self._log.hint(outcome.version)
-        return outcome
+        with span("commit", table=self._log.store.uri, base=0, attempts=1) as told:
+            snapshot = msgspec.structs.replace(self._next(empty, delta, self._new_id()), parent=None)
+            outcome = self._put(snapshot)
+            if outcome is None:
+                raise AlreadyExistsError(
+                    f"there is a table at {self._log.store.uri} already: open it, or choose another name"
+                )
+            self._log.hint(outcome.version)
+            _tell(told, outcome)
+            return outcome
 
     def _put(self, snapshot: Snapshot) -> Snapshot | None:
         """The snapshot if it is committed, None if another one has its version; with who committed it in its summary."""
@@ -232,3 +234,10 @@ class Committer:
                 changed.append(after)
         check_found(delta, found)
         return kept, changed
+
+
+def _tell(told: Span, snapshot: Snapshot) -> None:
+    """What a commit did, for its span: counts, but neither columns nor who it was."""
+    if told.recording:
+        told.set(version=snapshot.version, operation=snapshot.operation)
+        told.set(**{key: value for key, value in snapshot.summary.items() if isinstance(value, int)})

@@ -13,6 +13,7 @@ from vectorlake.metadata.manifest import Manifest
 from vectorlake.schema import ROW_ID_FIELD_ID, Field
 from vectorlake.table.fragment_reader import FragmentReader
 from vectorlake.table.view import View, to_output
+from vectorlake.tracing import span
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,14 @@ def take_rows(view: View, row_ids: np.ndarray, fields: list[Field]) -> pa.Table:
     Raises:
         NotFoundError: an id that no live row of this version has.
     """
+    with span("take", table=view.store.uri, version=view.snapshot.version, rows=len(row_ids)) as told:
+        table = _taken(view, row_ids, fields)
+        if told.recording:
+            told.set(columns=[field.name for field in fields], bytes=table.nbytes)
+        return table
+
+
+def _taken(view: View, row_ids: np.ndarray, fields: list[Field]) -> pa.Table:
     distinct, inverse = np.unique(row_ids, return_inverse=True)
     parts: list[pa.RecordBatch] = []
     request: list[np.ndarray] = [np.empty(0, np.int64)]

@@ -41,6 +41,7 @@ from vectorlake.table.keys import GivenKeys, KeyGuard, KeyMatches, enforced, fin
 from vectorlake.table.row_change import Prepared, RowChange, in_place, positions_of
 from vectorlake.table.spool import Spooled
 from vectorlake.table.view import View
+from vectorlake.tracing import span
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,10 @@ class Merge:
             raise InvalidInputError(
                 "a merge without clauses does nothing: add when_matched_update() or another clause"
             )
-        operation = _Merging(self, _Source(self.data, self._on(), self.view.snapshot.schema, self.partial))
-        operation.bind(self.view.snapshot)
-        return self.commit(RowChange(operation, self.view, new_id=self.new_id))
+        with span("merge", table=self.view.store.uri, version=self.view.snapshot.version):
+            operation = _Merging(self, _Source(self.data, self._on(), self.view.snapshot.schema, self.partial))
+            operation.bind(self.view.snapshot)
+            return self.commit(RowChange(operation, self.view, new_id=self.new_id))
 
     @property
     def partial(self) -> bool:

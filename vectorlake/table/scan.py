@@ -19,7 +19,7 @@ from vectorlake.schema import Field
 from vectorlake.store.protocol import Store
 from vectorlake.table.fragment_reader import FragmentReader
 from vectorlake.table.view import View, to_output
-from vectorlake.tracing import span
+from vectorlake.tracing import Span, carried, span
 
 if TYPE_CHECKING:
     import pandas
@@ -68,11 +68,14 @@ class Scan:
     def to_batches(self) -> Iterator[pa.RecordBatch]:
         """The rows as record batches of at most `batch_size` rows, read ahead by a few batches only."""
         told = span("scan", table=self.view.store.uri, version=self.view.snapshot.version)
-        told.set(columns=len(self.fields), filtered=self.predicate is not None)
+        if not told.recording:
+            yield from self._batches(told)
+            return
+        told.set(columns=[field.name for field in self.fields], filtered=self.predicate is not None)
         rows = nbytes = 0
         error: BaseException | None = None
         try:
-            for batch in self._batches():
+            for batch in self._batches(told):
                 rows += batch.num_rows
                 nbytes += batch.nbytes
                 yield batch
@@ -83,12 +86,13 @@ class Scan:
             told.set(rows=rows, bytes=nbytes)
             told.end(error)
 
-    def _batches(self) -> Iterator[pa.RecordBatch]:
+    def _batches(self, told: Span) -> Iterator[pa.RecordBatch]:
         left = self.limit
         if left == 0:
             return
+        morsels = told.over(self._morsels(told))
         for batch in ordered_map(
-            self._read, self._morsels(), threads=self._threads(), first_alone=left is not None
+            told.carried(self._read), morsels, threads=self._threads(), first_alone=left is not None
         ):
             if batch is None or not batch.num_rows:
                 continue
@@ -152,15 +156,19 @@ class Scan:
     def _threads(self) -> int:
         return default_threads(self.view.store) if self.threads is None else self.threads
 
-    def _morsels(self) -> Iterator[Morsel]:
+    def _morsels(self, told: Span) -> Iterator[Morsel]:
         fields = fields_by_name(self.view.snapshot.schema)
         rows = self._morsel_rows(fields)
+        planned = 0
         for reader in self.view.readers(self.predicate):
+            planned += 1
             count = reader.fragment.row_count
             ranges = [(0, count)] if self.predicate is None else reader.prune(self.predicate, fields)
             for low, high in ranges:
                 for start in range(low, high, rows):
                     yield Morsel(reader, start, min(start + rows, high))
+        # Only here, since a scan that ends early does not learn how many fragments there would have been.
+        told.set(fragments=planned, pruned=self.view.snapshot.num_fragments - planned)
 
     def _morsel_rows(self, fields: dict[str, Field]) -> int:
         """Rows a thread reads at a time, so that wide columns do not add up to much memory."""
@@ -255,6 +263,7 @@ def ordered_map(
 
     `first_alone` computes the first result before any thread starts: the consumer of a limited scan may not need more.
     """
+    function = carried(function)
     iterator = iter(items)
     if threads <= 1:
         yield from map(function, iterator)

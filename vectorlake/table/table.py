@@ -41,6 +41,7 @@ from vectorlake.table.log import TableLog
 from vectorlake.table.scan import Scan, make_scan
 from vectorlake.table.view import View
 from vectorlake.table.writer import discard, write_fragments
+from vectorlake.tracing import traced
 
 if TYPE_CHECKING:
     import pandas
@@ -320,6 +321,7 @@ class Table:
 
     # --- writing ---
 
+    @traced
     def append(self, data: object, *, progress: Callable[[int], None] | None = None) -> Snapshot:
         """Add rows.
 
@@ -346,6 +348,7 @@ class Table:
             discard(self.store, fragments)
             raise
 
+    @traced
     def overwrite(self, data: object, *, progress: Callable[[int], None] | None = None) -> Snapshot:
         """Replace all rows by others, in one atomic commit; earlier versions stay readable.
 
@@ -360,6 +363,7 @@ class Table:
 
         return self._commit(build)
 
+    @traced
     def delete(self, filter: str | Expr | object) -> Snapshot:
         """Delete the rows of this version for which the filter is true, in one atomic commit (deletion vectors).
 
@@ -378,6 +382,7 @@ class Table:
         deletion = Delete(self._view, predicate, new_id=self._context.new_id)
         return self._commit(deletion) if deletion.positions else self.snapshot
 
+    @traced
     def update(
         self,
         assignments: Mapping[str, object],
@@ -429,6 +434,7 @@ class Table:
         columns = (on,) if isinstance(on, str) else tuple(on)
         return Merge(data, columns, self._view, self._commit, self._context.new_id, mode=_mode(mode))
 
+    @traced
     def upsert(self, data: object, *, mode: str | Mode = Mode.AUTO) -> Snapshot:
         """Replace rows that have the same primary key, and insert the others, in one atomic commit.
 
@@ -442,6 +448,7 @@ class Table:
         merge = self.merge(data, mode=mode).when_matched_update().when_not_matched_insert()
         return replace(merge, name="upsert").execute()
 
+    @traced
     def insert(self, data: object) -> Snapshot:
         """Add those rows whose primary key is not in the table, in one atomic commit; the others are left as they are.
 
@@ -450,6 +457,7 @@ class Table:
         """
         return replace(self.merge(data).when_not_matched_insert(), name="insert").execute()
 
+    @traced
     def restore(self, version: Version) -> Snapshot:
         """Make the table what it was at an earlier version, as a new version; history is kept.
 
@@ -472,6 +480,7 @@ class Table:
 
         return self._commit(build)
 
+    @traced
     def set_properties(self, properties: Mapping[str, str | None]) -> Snapshot:
         """Set properties, or with None remove them.
 
@@ -511,6 +520,7 @@ class Table:
 
     # --- schema ---
 
+    @traced
     def add_column(
         self,
         name: str,
@@ -611,6 +621,7 @@ class Table:
         fields = [*self.snapshot.schema.fields, *COMPUTED.values()]
         return parse_expression(definition, pa.schema([field.to_storage() for field in fields])).type
 
+    @traced
     def backfill_column(
         self,
         name: str,
@@ -649,18 +660,21 @@ class Table:
         written = {update.fragment_id: frozenset({field.id}) for update in change.updates}
         return self._commit_metadata(Effects(written=written), build)
 
+    @traced
     def drop_column(self, name: str) -> Snapshot:
         """Drop a column, or a struct's child by path; no file is touched, and earlier versions still have it."""
         return self._evolve(
             "drop-column", name, lambda s, h: evolution.drop_field(s, name, protected=h.primary_key)
         )
 
+    @traced
     def rename_column(self, name: str, new_name: str) -> Snapshot:
         """Give a column, or a nested field by path, another name; no file is touched."""
         return self._evolve(
             "rename-column", name, lambda schema, _: evolution.rename_field(schema, name, new_name)
         )
 
+    @traced
     def alter_column(
         self, name: str, *, type: pa.DataType | None = None, nullable: bool | None = None
     ) -> Snapshot:
@@ -686,6 +700,7 @@ class Table:
 
         return self._evolve("alter-column", name, change)
 
+    @traced
     def reorder_columns(self, names: Sequence[str]) -> Snapshot:
         """Put columns first, in this order; the others follow as they are."""
         return self._evolve(
@@ -760,6 +775,7 @@ class Table:
         """
         self._log.delete_branch(self._log.get_branch(name))
 
+    @traced
     def fast_forward(self, name: str) -> Snapshot:
         """Take a branch over: the table's next version holds what the branch does, whatever number of versions it took.
 
@@ -815,12 +831,14 @@ class Table:
             self._log, self._files, from_version, stop, columns=columns, filter=filter, by=by, threads=threads
         )
 
+    @traced
     def verify(self) -> list[Finding]:
         """Check every file of this version (there, length, checksum, row counts); an empty list means all is well."""
         from vectorlake.table.verify import verify
 
         return list(verify(self._view))
 
+    @traced
     def compact(
         self,
         *,
@@ -874,6 +892,7 @@ class Table:
             return plan
         return self.snapshot if compaction is None else self._commit(compaction)
 
+    @traced
     def rewrite_manifests(self, by: str | None = None, *, dry_run: bool = False) -> Snapshot | ManifestPlan:
         """Merge small manifests, or with `by` sort all fragments by a column's statistics into manifests anew.
 
@@ -897,6 +916,7 @@ class Table:
         rewrite = ManifestRewrite(self._log, by)
         return rewrite.plan(self.snapshot) if dry_run else self._commit(rewrite)
 
+    @traced
     def expire_snapshots(
         self,
         *,
@@ -933,6 +953,7 @@ class Table:
             dry_run=dry_run,
         )
 
+    @traced
     def repair(self, *, allow: Sequence[str] = (), dry_run: bool = True) -> list[Repair] | Snapshot:
         """Tell what can be done about each thing that `verify` finds, or with `dry_run=False` do it, as one commit.
 
@@ -959,6 +980,7 @@ class Table:
         chosen = [one for one in repairs if one.remedy in (Remedy.REBUILD_KEYS, *allow)]
         return self._commit(Repairing(self._view, chosen, new_id=self._context.new_id))
 
+    @traced
     def collect_orphans(
         self, *, older_than: dt.timedelta = dt.timedelta(days=3), dry_run: bool = False
     ) -> Orphans:

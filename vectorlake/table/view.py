@@ -57,7 +57,7 @@ class View:
             with span("plan", table=self.store.uri, fragments=ref.fragments) as told:
                 manifest = self.log.manifest(ref)
                 indices = surviving(manifest, predicate, self.snapshot.schema)
-                told.set(survivors=len(indices))
+                told.set(planned=len(indices))
             for start in range(0, len(indices), _CHUNK):
                 yield from manifest.fragments(indices[start : start + _CHUNK])
 

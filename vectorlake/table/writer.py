@@ -160,8 +160,9 @@ def write_fragments(
         fragments = _write(
             store, batches, fields, properties=properties, new_id=new_id, keys=keys, progress=progress
         )
-        told.set(rows=sum(fragment.row_count for fragment in fragments), fragments=len(fragments))
-        told.set(bytes=sum(file.size for fragment in fragments for file in fragment.files))
+        if told.recording:
+            told.set(rows=sum(fragment.row_count for fragment in fragments), fragments=len(fragments))
+            told.set(bytes=sum(file.size for fragment in fragments for file in fragment.files))
         return fragments
 
 
