@@ -163,3 +163,22 @@ def test_values_that_a_restore_brought_back_are_not_missed(lake: vl.Lake) -> Non
 def prepared(table: vl.Table) -> RowChange:
     update = Update({"x": "x + 1"}, "id = 1", mode=Mode.COLUMNS, new_id=random_id)
     return RowChange(update, table.view, new_id=random_id, prepared=update.prepare(table.view))
+
+
+def test_an_updated_row_takes_the_value_of_its_newest_image(lake: vl.Lake) -> None:
+    table = lake.table("t")
+    table.add_column("y", type=pa.int64())
+    table.update({"x": 50}, "id = 1", mode="rows")  # its id is now at two places, one of them deleted
+    stale = lake.table("t")
+    calls = 0
+
+    def double(batch: pa.RecordBatch) -> pa.Array:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            lake.table("t").compact()
+        return pa.array([2 * x for x in batch.column(0).to_pylist()])
+
+    stale.backfill_column("y", double, inputs=["x"])
+    assert rows(stale, "x", "y")[1] == (50, 100)
+    assert all(y == 2 * x for x, y in rows(stale, "x", "y").values())

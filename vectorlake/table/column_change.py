@@ -121,13 +121,15 @@ class _MovedValues:
         self._readers: list[FragmentReader] = [
             view.reader(updated_fragment(fragment, update, self._since + 1)) for fragment, update in moved
         ]
-        ids = [reader.row_ids(0, reader.fragment.row_count) for reader in self._readers]
+        # Without deleted rows: an updated row's id is still at its old place too.
+        live = [_live(reader) for reader in self._readers]
+        ids = [reader.row_ids_at(at) for reader, at in zip(self._readers, live, strict=True)]
         lengths = [len(part) for part in ids]
         together = np.concatenate(ids)
         order = np.argsort(together, kind="stable")
         self._ids = together[order]
         self._source = np.repeat(np.arange(len(ids), dtype=np.int32), lengths)[order]
-        self._position = np.concatenate([np.arange(length) for length in lengths])[order]
+        self._position = np.concatenate(live)[order]
 
     def update(self, view: View, fragment: Fragment, *, existing: bool) -> tuple[FragmentUpdate, bool] | None:
         """A file of the column for a fragment of `view`, and whether all of its live rows have values; None if none has.
@@ -174,3 +176,8 @@ class _MovedValues:
         back = np.empty(len(order), np.int64)
         back[order] = np.arange(len(order))
         return pa.concat_arrays(parts).take(pa.array(back))
+
+
+def _live(reader: FragmentReader) -> np.ndarray:
+    live = reader.live(0, reader.fragment.row_count)
+    return np.arange(reader.fragment.row_count) if live is None else live
