@@ -1,336 +1,507 @@
-"""What writers of the simulated world do: each operation with the check of its commit against the model."""
+"""What the processes of the simulated world do: each operation with what it makes of the rows."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
-from world import KEYS, Check, Step, World, expect, plain
+from model import Apply, Line, Step, Values, plain, rows_of, unchanged
+from world import HOUR_MS, World
 
 import vectorlake as vl
 
-Made = tuple[Callable[[], object], Check]
-Make = Callable[[World, vl.Table], Made]
-OPERATIONS: dict[str, tuple[int, Callable[[str | None], bool], Make]] = {}
-"""Name → (weight, on which lines, how to make one)."""
+KEYS = 24
+"""Keys are drawn from so few that operations meet."""
+DAY = dt.timedelta(days=1)
 
 
-def everywhere(line: str | None) -> bool:
-    return True
+@dataclass(frozen=True)
+class Work:
+    """One operation that is ready to be done."""
+
+    do: Callable[[], object]
+    apply: Apply = unchanged
+    judge: Callable[[Step], None] | None = None
+    refusals: tuple[type[Exception], ...] = ()
+    """Errors that it may end with though nobody else did anything."""
+    name: str = ""
 
 
-def on_main(line: str | None) -> bool:
-    return line is None
+Make = Callable[[World, vl.Table, Line], Work]
 
 
-def operation(weight: int, where: Callable[[str | None], bool] = everywhere) -> Callable[[Make], Make]:
+@dataclass(frozen=True)
+class Kind:
+    """An operation that may be drawn."""
+
+    name: str
+    weight: int
+    main_only: bool
+    build: Make = field(repr=False)
+
+    def make(self, world: World, table: vl.Table, line: Line) -> Work:
+        work = self.build(world, table, line)
+        return Work(work.do, work.apply, work.judge, work.refusals, work.name or self.name)
+
+
+OPERATIONS: list[Kind] = []
+
+
+def operation(weight: int, *, main_only: bool = False) -> Callable[[Make], Make]:
     def register(make: Make) -> Make:
-        OPERATIONS[make.__name__] = (weight, where, make)
+        OPERATIONS.append(Kind(make.__name__, weight, main_only, make))
         return make
 
     return register
 
 
-def draw(world: World, count: int, *, spare: int = 0) -> list[int]:
-    return world.rng.sample(range(spare, spare + KEYS), count)
+# --- what is drawn ---
 
 
-def some_rows(world: World, table: vl.Table, keys: list[int], columns: list[str]) -> list[dict[str, Any]]:
-    known = [name for name in columns if name in table.schema.names]
+def some_rows(world: World, keys: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
     values = {"x": lambda: world.rng.randrange(100), "s": lambda: f"s{world.rng.randrange(9)}"}
-    return [{"id": key, **{name: values[name]() for name in known}} for key in keys]
+    return [{"id": key, **{name: values[name]() for name in columns}} for key in keys]
+
+
+def some_keys(world: World, count: int) -> list[int]:
+    return world.rng.sample(range(KEYS), count)
+
+
+def fresh_keys(world: World, count: int) -> list[int]:
+    """Keys that no other operation draws."""
+    world.counter += count
+    return [10_000 + world.counter - i for i in range(count)]
+
+
+def fresh_name(world: World) -> str:
+    world.counter += 1
+    return f"c{world.counter}"
+
+
+def own_columns(table: vl.Table) -> list[str]:
+    return [name for name in table.schema.names if name.startswith("c")]
 
 
 def as_data(rows: list[dict[str, Any]]) -> pa.Table:
-    names = rows[0].keys()
     kinds = {"id": pa.int64(), "x": pa.int64(), "s": pa.string()}
-    return pa.table({name: pa.array([row[name] for row in rows], kinds[name]) for name in names})
+    return pa.table({name: pa.array([row[name] for row in rows], kinds[name]) for name in rows[0]})
 
 
 def values_of(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "id"}
 
 
-def unchanged(step: Step) -> None:
-    expect(step, plain(step.before))
+# --- rows ---
 
 
-@operation(5)
-def append(world: World, table: vl.Table) -> Made:
-    rows = some_rows(world, table, draw(world, world.rng.randrange(1, 4)), ["x", "s"])
+def appending(table: vl.Table, rows: list[dict[str, Any]]) -> Work:
+    def apply(held: Values, step: Step) -> set[int]:
+        assert not held.keys() & {row["id"] for row in rows}, "an append doubled a key"
+        held.update({row["id"]: values_of(row) for row in rows})
+        return set()
 
-    def check(step: Step) -> None:
-        assert not step.before.keys() & {row["id"] for row in rows}, "an append doubled a key"
-        expect(step, plain(step.before) | {row["id"]: values_of(row) for row in rows})
+    return Work(lambda: table.append(as_data(rows)), apply, refusals=(vl.AlreadyExistsError,))
 
-    return lambda: table.append(as_data(rows)), check
+
+@operation(6)
+def append(world: World, table: vl.Table, line: Line) -> Work:
+    held = line.versions[table.version].keys()
+    free = [key for key in range(KEYS) if key not in held]
+    keys = some_keys(world, 2) if len(free) < 4 else world.rng.sample(free, world.rng.randrange(1, 5))
+    return appending(table, some_rows(world, keys, ["x", "s"]))
 
 
 @operation(1)
-def overwrite(world: World, table: vl.Table) -> Made:
-    rows = some_rows(world, table, draw(world, 6), ["x", "s"])
-    return lambda: table.overwrite(as_data(rows)), lambda step: expect(
-        step, {row["id"]: values_of(row) for row in rows}
-    )
+def overwrite(world: World, table: vl.Table, line: Line) -> Work:
+    rows = some_rows(world, some_keys(world, 6), ["x", "s"])
 
+    def apply(held: Values, step: Step) -> set[int]:
+        held.clear()
+        held.update({row["id"]: values_of(row) for row in rows})
+        return set()
 
-@operation(3)
-def delete(world: World, table: vl.Table) -> Made:
-    divisor, rest = world.rng.choice([2, 5, 7]), world.rng.randrange(2)
-
-    def check(step: Step) -> None:
-        hit = {key for key in step.before if key % divisor == rest}
-        optional = frozenset(key for key in hit if not step.settled(key))
-        expect(step, {k: v for k, v in plain(step.before).items() if k not in hit}, optional)
-
-    return lambda: table.delete(f"id % {divisor} = {rest}"), check
+    return Work(lambda: table.overwrite(as_data(rows)), apply)
 
 
 @operation(4)
-def update(world: World, table: vl.Table) -> Made:
-    divisor, mode = world.rng.choice([2, 3, 5]), world.rng.choice(["rows", "columns", "auto"])
+def delete(world: World, table: vl.Table, line: Line) -> Work:
+    divisor, rest = world.rng.choice([2, 5, 7, 11]), world.rng.randrange(2)
 
-    def check(step: Step) -> None:
-        wanted = plain(step.before)
-        hit = {key for key in wanted if key % divisor == 0}
+    def apply(held: Values, step: Step) -> set[int]:
+        hit = {key for key in held if key % divisor == rest}
         for key in hit:
-            old = wanted[key].get("x")
-            wanted[key] = {**wanted[key], "x": None if old is None else old + 1000}
-        expect(step, wanted, frozenset(key for key in hit if not step.settled(key)))
+            del held[key]
+        return step.unsettled(hit)
 
-    return lambda: table.update({"x": "x + 1000"}, f"id % {divisor} = 0", mode=mode), check
+    return Work(lambda: table.delete(f"id % {divisor} = {rest}"), apply)
+
+
+@operation(1)
+def delete_by_value(world: World, table: vl.Table, line: Line) -> Work:
+    least = world.rng.randrange(60, 100)
+
+    def apply(held: Values, step: Step) -> set[int]:
+        hit = {key for key, row in held.items() if row.get("x") is not None and row["x"] >= least}
+        for key in hit:
+            del held[key]
+        return step.unsettled(hit)
+
+    return Work(lambda: table.delete(f"x >= {least}"), apply)
 
 
 @operation(5)
-def upsert(world: World, table: vl.Table) -> Made:
+def update(world: World, table: vl.Table, line: Line) -> Work:
+    divisor, mode = world.rng.choice([2, 3, 5]), world.rng.choice(["rows", "columns", "auto"])
+
+    def apply(held: Values, step: Step) -> set[int]:
+        hit = {key for key in held if key % divisor == 0}
+        for key in hit:
+            old = held[key].get("x")
+            held[key]["x"] = None if old is None else old + 1000
+        return step.unsettled(hit)
+
+    return Work(lambda: table.update({"x": "x + 1000"}, f"id % {divisor} = 0", mode=mode), apply)
+
+
+@operation(6)
+def upsert(world: World, table: vl.Table, line: Line) -> Work:
     columns = world.rng.choice([["x", "s"], ["x"], ["s"]])
-    rows = some_rows(world, table, draw(world, world.rng.randrange(1, 5)), columns)
+    rows = some_rows(world, some_keys(world, world.rng.randrange(1, 5)), columns)
     mode = world.rng.choice(["rows", "columns", "auto"])
 
-    def check(step: Step) -> None:
-        wanted = plain(step.before)
+    def apply(held: Values, step: Step) -> set[int]:
         for row in rows:
-            wanted[row["id"]] = {**wanted.get(row["id"], {}), **values_of(row)}
-        expect(step, wanted)
+            held[row["id"]] = {**held.get(row["id"], {}), **values_of(row)}
+        return set()
 
-    return lambda: table.upsert(as_data(rows), mode=mode), check
-
-
-@operation(2)
-def insert(world: World, table: vl.Table) -> Made:
-    rows = some_rows(world, table, draw(world, 3), ["x"])
-
-    def check(step: Step) -> None:
-        expect(step, {row["id"]: values_of(row) for row in rows} | plain(step.before))
-
-    return lambda: table.insert(as_data(rows)), check
+    return Work(lambda: table.upsert(as_data(rows), mode=mode), apply)
 
 
 @operation(2)
-def merge(world: World, table: vl.Table) -> Made:
-    rows = some_rows(world, table, draw(world, 4), ["x"])
-    by_source = world.rng.random() < 0.2
+def insert(world: World, table: vl.Table, line: Line) -> Work:
+    rows = some_rows(world, some_keys(world, 3), ["x"])
 
-    def check(step: Step) -> None:
-        wanted, given = plain(step.before), {row["id"]: row.get("x") for row in rows}
-        optional = set()
+    def apply(held: Values, step: Step) -> set[int]:
+        for row in rows:
+            held.setdefault(row["id"], values_of(row))
+        return set()
+
+    return Work(lambda: table.insert(as_data(rows)), apply)
+
+
+@operation(3)
+def merge(world: World, table: vl.Table, line: Line) -> Work:
+    rows = some_rows(world, some_keys(world, 4), ["x"])
+    by_source = world.rng.random() < 0.3
+    mode = world.rng.choice(["rows", "columns", "auto"])
+
+    def apply(held: Values, step: Step) -> set[int]:
+        given = {row["id"]: row["x"] for row in rows}
+        others = {key for key in held.keys() - given.keys() if key % 11 == 3} if by_source else set()
         for key, x in given.items():
-            if key not in wanted:
+            if key not in held:
                 if x > 50:
-                    wanted[key] = {"x": x}
+                    held[key] = {"x": x}
             elif x < 20:
-                del wanted[key]
+                del held[key]
             else:
-                old = wanted[key].get("x")
-                wanted[key]["x"] = None if old is None else old + x
-        if by_source:
-            for key in step.before.keys() - given.keys():
-                if key % 11 == 3:
-                    wanted.pop(key)
-                    optional |= set() if step.settled(key) else {key}
-        expect(step, wanted, frozenset(optional))
+                old = held[key].get("x")
+                held[key]["x"] = None if old is None else old + x
+        for key in others:
+            del held[key]
+        return step.unsettled(others)
 
-    def do() -> None:
+    def do() -> object:
         built = (
-            table.merge(as_data(rows))
+            table.merge(as_data(rows), mode=mode)
             .when_matched_delete(condition="source.x < 20")
             .when_matched_update({"x": "source.x + target.x"})
             .when_not_matched_insert(condition="source.x > 50")
         )
         if by_source:
             built = built.when_not_matched_by_source_delete(condition="id % 11 = 3")
-        built.execute()
+        return built.execute()
 
-    return do, check
+    return Work(do, apply)
 
 
-@operation(2)
-def add_column(world: World, table: vl.Table) -> Made:
-    world.counter += 1
-    name = f"c{world.counter}"
-    computed = world.rng.random() < 0.7
-
-    def check(step: Step) -> None:
-        wanted, optional = plain(step.before), set()
-        for key, row in wanted.items():
-            if computed and row.get("x") is not None:
-                row[name] = row["x"] + key
-                optional |= set() if step.settled(key) else {key}
-        expect(step, wanted, frozenset(optional))
-
-    if computed:
-        return lambda: table.add_column(name, "x + id", type=pa.int64()), check
-    return lambda: table.add_column(name, type=pa.int64()), check
+# --- columns ---
 
 
 @operation(2)
-def backfill_column(world: World, table: vl.Table) -> Made:
-    own = [name for name in table.schema.names if name.startswith("c")]
-    chosen = world.rng.choice(own) if own else "x"
-    number = table.snapshot.schema.field(chosen).id
+def add_column(world: World, table: vl.Table, line: Line) -> Work:
+    name = fresh_name(world)
+    if world.rng.random() < 0.3:
+        return Work(lambda: table.add_column(name, type=pa.int32()))
 
-    def check(step: Step) -> None:
-        # Others may have renamed it meanwhile.
-        (name,) = (field.name for field in step.snapshot.schema.fields if field.id == number)
-        wanted, optional = plain(step.before), set()
-        for key, row in wanted.items():
-            if row.get(name) is None:
-                row[name] = 7 * key
-                optional |= set() if step.settled(key) else {key}
-        expect(step, wanted, frozenset(optional))
+    def apply(held: Values, step: Step) -> set[int]:
+        hit = {key for key, row in held.items() if row.get("x") is not None}
+        for key in hit:
+            held[key][name] = held[key]["x"] + key
+        return step.unsettled(hit)
 
-    return lambda: table.backfill_column(chosen, "7 * id"), check
+    return Work(lambda: table.add_column(name, "x + id", type=pa.int64()), apply)
+
+
+@operation(2)
+def backfill_column(world: World, table: vl.Table, line: Line) -> Work:
+    name = world.rng.choice([*own_columns(table), "x"])
+    every = world.rng.random() < 0.3
+    field_id = table.snapshot.schema.field(name).id
+
+    def apply(held: Values, step: Step) -> set[int]:
+        name = next(field.name for field in step.snapshot.schema.fields if field.id == field_id)
+        hit = {key for key, row in held.items() if every or row.get(name) is None}
+        for key in hit:
+            held[key][name] = 7 * key
+        return step.unsettled(hit)
+
+    return Work(lambda: table.backfill_column(name, "7 * id", rows="all" if every else "missing"), apply)
 
 
 @operation(1)
-def drop_column(world: World, table: vl.Table) -> Made:
-    own = [name for name in table.schema.names if name.startswith("c")]
+def drop_column(world: World, table: vl.Table, line: Line) -> Work:
+    own = own_columns(table)
     if len(own) < 3:
-        return set_properties(world, table)
+        return replace(add_column(world, table, line), name="add_column")
     name = world.rng.choice(own)
 
-    def check(step: Step) -> None:
-        rows = plain(step.before).items()
-        expect(step, {key: {n: v for n, v in row.items() if n != name} for key, row in rows})
+    def apply(held: Values, step: Step) -> set[int]:
+        for row in held.values():
+            row.pop(name, None)
+        return set()
 
-    return lambda: table.drop_column(name), check
+    return Work(lambda: table.drop_column(name), apply)
 
 
 @operation(1)
-def rename_column(world: World, table: vl.Table) -> Made:
-    own = [name for name in table.schema.names if name.startswith("c")]
+def rename_column(world: World, table: vl.Table, line: Line) -> Work:
+    own = own_columns(table)
     if not own:
-        return set_properties(world, table)
-    world.counter += 1
-    name, new = world.rng.choice(own), f"c{world.counter}"
+        return replace(add_column(world, table, line), name="add_column")
+    name, new = world.rng.choice(own), fresh_name(world)
 
-    def check(step: Step) -> None:
-        rows = plain(step.before).items()
-        expect(step, {key: {new if n == name else n: v for n, v in row.items()} for key, row in rows})
+    def apply(held: Values, step: Step) -> set[int]:
+        for row in held.values():
+            row[new] = row.pop(name, None)
+        return set()
 
-    return lambda: table.rename_column(name, new), check
-
-
-@operation(1)
-def restore(world: World, table: vl.Table) -> Made:
-    version = max(1, table.version - world.rng.randrange(1, 5))
-
-    def check(step: Step) -> None:
-        old = step.versions[step.snapshot.summary["restored_version"]]
-        assert {k: (r.values, r.row_id) for k, r in old.items()} == {
-            k: (r.values, r.row_id) for k, r in step.after.items()
-        }
-
-    return lambda: table.restore(version), check
+    return Work(lambda: table.rename_column(name, new), apply)
 
 
 @operation(1)
-def set_properties(world: World, table: vl.Table) -> Made:
+def widen_column(world: World, table: vl.Table, line: Line) -> Work:
+    narrow = [name for name in own_columns(table) if table.schema.field(name).type == pa.int32()]
+    if not narrow:
+        return replace(add_column(world, table, line), name="add_column")
+    name = world.rng.choice(narrow)
+    return Work(lambda: table.alter_column(name, type=pa.int64()))
+
+
+@operation(1)
+def reorder_columns(world: World, table: vl.Table, line: Line) -> Work:
+    names = list(table.schema.names)
+    world.rng.shuffle(names)
+    return Work(lambda: table.reorder_columns(names))
+
+
+# --- versions ---
+
+
+@operation(2)
+def restore(world: World, table: vl.Table, line: Line) -> Work:
+    known = [version for version in world.live_versions(line) if version <= table.version]
+    version = world.rng.choice(known or [table.version])
+
+    def apply(held: Values, step: Step) -> set[int]:
+        held.clear()
+        held.update(plain(step.versions[version]))
+        return set()
+
+    def judge(step: Step) -> None:
+        old = step.versions[version]
+        assert {key: row.row_id for key, row in old.items()} == {
+            key: row.row_id for key, row in step.after.items()
+        }, "restored rows have other row ids"
+
+    return Work(lambda: table.restore(version), apply, judge)
+
+
+@operation(1)
+def set_properties(world: World, table: vl.Table, line: Line) -> Work:
     value = str(world.rng.randrange(3))
-    return lambda: table.set_properties({"owner": value}), unchanged
+    return Work(lambda: table.set_properties({"owner": value}))
 
 
-@operation(3)
-def compact(world: World, table: vl.Table) -> Made:
-    sort = [["x"], None, None][world.rng.randrange(3)]
-    return lambda: table.compact(sort_by=sort) if sort else table.compact(), unchanged
-
-
-@operation(1)
-def rewrite_manifests(world: World, table: vl.Table) -> Made:
-    return table.rewrite_manifests, unchanged
-
-
-@operation(3)
-def transaction(world: World, table: vl.Table) -> Made:
-    world.counter += 1
-    fresh = [10_000 + 3 * world.counter + i for i in range(3)]
-    appended = some_rows(world, table, fresh, ["x", "s"])
-    upserted = some_rows(world, table, [*draw(world, 2), fresh[0]], ["x"])
-
-    def check(step: Step) -> None:
-        wanted = plain(step.before) | {row["id"]: values_of(row) for row in appended}
-        for row in upserted:
-            wanted[row["id"]] = {**wanted.get(row["id"], {}), **values_of(row)}
-        del wanted[fresh[1]]
-        expect(step, wanted)
-
-    def do() -> None:
-        with table.transaction() as tx:
-            tx.append(as_data(appended))
-            tx.upsert(as_data(upserted))
-            tx.delete(f"id = {fresh[1]}")
-            assert tx.count(f"id >= {fresh[0]} AND id <= {fresh[2]}") == 2
-
-    return do, check
-
-
-@operation(1, on_main)
-def tag(world: World, table: vl.Table) -> Made:
+@operation(2)
+def tag(world: World, table: vl.Table, line: Line) -> Work:
     name = f"tag{world.rng.randrange(4)}"
-    if any(known.name == name for known in table.tags()):
-        return lambda: table.delete_tag(name), unchanged
-    return lambda: table.tag(name), unchanged
+    if world.rng.random() < 0.4:
+        return Work(lambda: table.delete_tag(name), refusals=(vl.NotFoundError,), name="delete_tag")
+    if line.name is not None:
+        return Work(lambda: table.tag(name), refusals=(vl.UnsupportedError,), name="tag of a branch")
+    refusals = (vl.AlreadyExistsError, *expired(world, line, table.version))
+    return Work(lambda: table.tag(name), refusals=refusals, name=f"tag {name}")
 
 
-@operation(2, on_main)
-def branch(world: World, table: vl.Table) -> Made:
+@operation(2, main_only=True)
+def branch(world: World, table: vl.Table, line: Line) -> Work:
     name = f"b{world.rng.randrange(2)}"
-    if name in world.lines and world.rng.random() < 0.4:
-        return lambda: table.delete_branch(name), unchanged
-    return lambda: table.branch(name), unchanged
+    if any(line.name == name for line in world.lines) and world.rng.random() < 0.5:
+        return Work(lambda: table.delete_branch(name), refusals=(vl.NotFoundError,), name=f"delete branch {name}")
+    refusals = (vl.AlreadyExistsError, *expired(world, line, table.version))
+    return Work(lambda: table.branch(name), refusals=refusals, name=f"branch {name}")
 
 
-@operation(2, on_main)
-def fast_forward(world: World, table: vl.Table) -> Made:
+@operation(3, main_only=True)
+def fast_forward(world: World, table: vl.Table, line: Line) -> Work:
     name = f"b{world.rng.randrange(2)}"
+    found: list[Line] = []
 
-    def check(step: Step) -> None:
-        line = world.lines.get(name)
+    def apply(held: Values, step: Step) -> set[int]:
+        version = step.snapshot.summary.get("branch_version")
+        if version is None:  # the branch has no version of its own
+            return set()
+        after = plain(step.after)
+        candidates = [line for line in world.all_lines if line.name == name and version in line.versions]
+        found.extend(line for line in candidates if plain(line.versions[version]) == after)
+        assert found, "no such branch ever had these rows"
+        held.clear()
+        held.update(after)
+        return set()
+
+    def judge(step: Step) -> None:
         version = step.snapshot.summary["branch_version"]
-        if line is not None and version in line.versions:
-            expect(step, plain(line.versions[version]))
+        ids = {key: row.row_id for key, row in step.after.items()}
+        assert any(ids == {key: row.row_id for key, row in line.versions[version].items()} for line in found)
 
-    return lambda: table.fast_forward(name), check
+    return Work(
+        lambda: table.fast_forward(name), apply, judge, refusals=(vl.ConflictError, vl.NotFoundError)
+    )
+
+
+# --- several at once ---
+
+
+@operation(4)
+def transaction(world: World, table: vl.Table, line: Line) -> Work:
+    fresh = fresh_keys(world, 3)
+    parts: list[Make] = world.rng.choices(
+        [delete, update, upsert, insert, merge, add_column, backfill_column, set_properties], k=2
+    )
+    begun: list[Callable[[vl.Table], Work]] = [
+        lambda tx: appending(tx, some_rows(world, fresh, ["x", "s"])),
+        lambda tx: upserting_one(world, tx, fresh[0]),
+        *(lambda tx, make=make: make(world, tx, line) for make in parts),
+    ]
+    world.rng.shuffle(begun)
+    done: list[Work] = []
+
+    def do() -> object:
+        done.clear()
+        with table.transaction() as tx:
+            for make in begun:
+                work = make(tx)
+                done.append(work)
+                work.do()
+        return table.snapshot
+
+    def apply(held: Values, step: Step) -> set[int]:
+        optional: set[int] = set()
+        for work in done:
+            optional |= work.apply(held, step)
+        return optional
+
+    refusals = (vl.AlreadyExistsError,)
+    return Work(do, apply, refusals=refusals)
+
+
+def upserting_one(world: World, table: vl.Table, key: int) -> Work:
+    row = {"id": key, "x": world.rng.randrange(100)}
+
+    def apply(held: Values, step: Step) -> set[int]:
+        held[key] = {**held.get(key, {}), "x": row["x"]}
+        return set()
+
+    return Work(lambda: table.upsert(as_data([row])), apply)
+
+
+# --- upkeep ---
+
+
+@operation(4)
+def compact(world: World, table: vl.Table, line: Line) -> Work:
+    sort = world.rng.choice([None, None, "x", [("s", "desc"), "id"]])
+    share = world.rng.choice([0.0, 0.1, 0.9])
+    dry_run = world.rng.random() < 0.1
+    return Work(
+        lambda: table.compact(sort_by=sort, deleted_share=share, dry_run=dry_run),
+        name="compact" if sort is None else f"compact by {sort}",
+    )
+
+
+@operation(2)
+def rewrite_manifests(world: World, table: vl.Table, line: Line) -> Work:
+    by, dry_run = world.rng.choice([None, "id", "x"]), world.rng.random() < 0.1
+    return Work(lambda: table.rewrite_manifests(by, dry_run=dry_run))
+
+
+@operation(2)
+def expire_snapshots(world: World, table: vl.Table, line: Line) -> Work:
+    older_than = world.rng.choice([DAY, 10 * DAY, None])
+    keep_last = world.rng.randrange(1, 8)
+
+    def do() -> object:
+        return table.expire_snapshots(
+            older_than=older_than, keep_last=keep_last, dry_run=world.rng.random() < 0.2
+        )
+
+    # A clock that is far off is refused; the process's may be set at any call.
+    return Work(do, refusals=(vl.InvalidInputError,), name=f"expire {older_than} keeping {keep_last}")
+
+
+@operation(2)
+def collect_orphans(world: World, table: vl.Table, line: Line) -> Work:
+    return Work(lambda: table.collect_orphans(older_than=DAY, dry_run=world.rng.random() < 0.1))
 
 
 @operation(1)
-def expire(world: World, table: vl.Table) -> Made:
-    return lambda: table.expire_snapshots(
-        older_than=dt.timedelta(days=1), dry_run=world.rng.random() < 0.3
-    ), unchanged
+def verify(world: World, table: vl.Table, line: Line) -> Work:
+    version = table.version
 
-
-@operation(1)
-def collect(world: World, table: vl.Table) -> Made:
-    return lambda: table.collect_orphans(older_than=dt.timedelta(days=1)), unchanged
-
-
-@operation(1)
-def verify(world: World, table: vl.Table) -> Made:
     def do() -> None:
-        assert table.verify() == []
+        findings = table.verify()
+        assert findings == [] or line.deleted or not world.is_live(line, version), findings
 
-    return do, unchanged
+    return Work(do)
+
+
+# --- readers ---
+
+
+@operation(4)
+def read(world: World, table: vl.Table, line: Line) -> Work:
+    """A reader among the writers: it pauses between its calls as they do."""
+    version = table.version
+
+    def do() -> None:
+        assert rows_of(table) == line.versions[version], f"v{version} reads differently"
+
+    return Work(do)
+
+
+@operation(1)
+def read_history(world: World, table: vl.Table, line: Line) -> Work:
+    def do() -> None:
+        for snapshot in table.history():
+            assert line.commits[snapshot.version] == snapshot.commit_id
+
+    return Work(do)
+
+
+def expired(world: World, line: Line, version: int) -> tuple[type[Exception], ...]:
+    """What may be raised of a version that has expired."""
+    return () if world.is_live(line, version) else (vl.NotFoundError,)

@@ -1,0 +1,192 @@
+"""What the simulated table must hold, by a naive model in memory: rows by key for every version of every line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import vectorlake as vl
+from vectorlake.metadata.snapshot import Snapshot
+from vectorlake.plan.conflict import LAYOUT_ONLY
+
+Values = dict[int, dict[str, Any]]
+"""Key → the other columns; a column that is missing is null."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row as the model knows it: `values` by column (the key aside), row id, version of its last change."""
+
+    values: dict[str, Any]
+    row_id: int
+    version: int
+
+
+Rows = dict[int, Row]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One commit to be judged: the parent's rows, the new ones, and those of the version its writer had opened."""
+
+    before: Rows
+    after: Rows
+    base: Rows
+    versions: dict[int, Rows]
+    snapshot: Snapshot
+    replaced: bool = False
+    """Others took all rows away and brought others, perhaps equal ones."""
+
+    def settled(self, key: int) -> bool:
+        """Whether the parent's row is still the one that the writer had read."""
+        return not self.replaced and key in self.base and self.base[key] == self.before.get(key)
+
+    def unsettled(self, keys: set[int]) -> set[int]:
+        return {key for key in keys if not self.settled(key)}
+
+
+Apply = Callable[[Values, Step], set[int]]
+"""Makes of the parent's rows what they must be after the commit. Returns keys whose rows may also be as they were:
+where a filter may be evaluated on the version that the writer had read, or again on the head."""
+
+
+def unchanged(rows: Values, step: Step) -> set[int]:
+    return set()
+
+
+@dataclass
+class Intent:
+    """What an operation means to do, and how it went."""
+
+    what: str
+    apply: Apply
+    base: int
+    version: int | None = None
+    """What it committed."""
+    failed: bool = False
+    judge: Callable[[Step], None] | None = None
+    """Checks beyond the rows' values."""
+
+
+@dataclass
+class Line:
+    """The main line or a branch: the rows of each version that ever was, and the newest one."""
+
+    name: str | None
+    folder: str
+    versions: dict[int, Rows]
+    newest: int
+    row_ids: dict[int, int] = field(default_factory=dict)
+    """Row id → key, for all rows that ever were."""
+    times: dict[int, int] = field(default_factory=dict)
+    commits: dict[int, str] = field(default_factory=dict)
+    replacing: set[int] = field(default_factory=set)
+    """Versions that replaced all rows."""
+    deleted: bool = False
+
+    def fork(self, name: str, folder: str, version: int) -> Line:
+        known = {number: rows for number, rows in self.versions.items() if number <= version}
+        held = {row.row_id: key for rows in known.values() for key, row in rows.items()}
+        times = {number: time for number, time in self.times.items() if number <= version}
+        commits = {number: commit for number, commit in self.commits.items() if number <= version}
+        return Line(name, folder, known, version, held, times, commits, set(self.replacing))
+
+
+def judge(line: Line, intent: Intent, snapshot: Snapshot, after: Rows) -> None:
+    """One more version of a line: it must be what its operation makes of the version before."""
+    before = line.versions[snapshot.version - 1]
+    assert not intent.failed, f"{intent.what}: an error said that nothing was committed"
+    assert intent.version is None, f"{intent.what} was committed twice"
+    replaced = any(intent.base < version < snapshot.version for version in line.replacing)
+    step = Step(before, after, line.versions.get(intent.base, before), line.versions, snapshot, replaced)
+    _check_values(intent, step)
+    if intent.judge is not None:
+        intent.judge(step)
+    _check_lineage(line, step)
+    assert snapshot.timestamp_ms > line.times.get(snapshot.version - 1, -1), "time went back"
+    intent.version = snapshot.version
+    line.versions[snapshot.version] = after
+    line.times[snapshot.version] = snapshot.timestamp_ms
+    line.commits[snapshot.version] = snapshot.commit_id
+    if snapshot.operation in ("restore", "fast-forward", "overwrite"):
+        line.replacing.add(snapshot.version)
+    line.newest = snapshot.version
+
+
+def judge_nothing(line: Line, intent: Intent, snapshot: Snapshot) -> None:
+    """An operation that found nothing to do at a version: it must be one that changes nothing there."""
+    rows = line.versions[snapshot.version]
+    _check_values(
+        intent, Step(rows, rows, line.versions.get(intent.base, rows), line.versions, snapshot)
+    )
+
+
+def _check_values(intent: Intent, step: Step) -> None:
+    wanted = plain(step.before)
+    optional = intent.apply(wanted, step)
+    for key in wanted.keys() | step.after.keys():
+        found = step.after[key].values if key in step.after else None
+        old = step.before[key].values if key in step.before else None
+        allowed = [wanted.get(key)] + ([old] if key in optional else [])
+        assert any(same_values(found, one) for one in allowed), (
+            f"{intent.what} (read at v{intent.base}) as v{step.snapshot.version}: key {key} is {found}, expected "
+            f"{' or '.join(map(str, allowed))}; it was {old}"
+        )
+
+
+def _check_lineage(line: Line, step: Step) -> None:
+    snapshot, after = step.snapshot, step.after
+    operation = snapshot.operation
+    ids = [row.row_id for row in after.values()]
+    assert len(set(ids)) == len(ids), "two rows have one row id"
+    for key, row in after.items():
+        assert line.row_ids.setdefault(row.row_id, key) == key, "a row id was given to another row"
+        assert row.row_id < snapshot.next_row_id
+        assert row.version <= snapshot.version
+        old = step.before.get(key)
+        if old is None or operation in ("restore", "overwrite", "fast-forward", "transaction"):
+            continue
+        assert old.row_id == row.row_id, f"{operation} gave key {key} another row id"
+        if same_values(old.values, row.values):
+            assert row.version in (old.version, snapshot.version)
+        elif operation not in ("rename-column", "drop-column"):
+            assert row.version == snapshot.version, "a changed row has an old version"
+        if operation in LAYOUT_ONLY:
+            assert old == row, f"{operation} changed {old} to {row}"
+
+
+def same_values(found: dict[str, Any] | None, wanted: dict[str, Any] | None) -> bool:
+    if found is None or wanted is None:
+        return found is wanted
+    return {k: v for k, v in found.items() if v is not None} == {k: v for k, v in wanted.items() if v is not None}
+
+
+def plain(rows: Rows) -> Values:
+    return {key: dict(row.values) for key, row in rows.items()}
+
+
+def rows_of(table: vl.Table) -> Rows:
+    found = table.scan(columns=[*table.schema.names, "_row_id", "_last_updated_version"]).to_arrow()
+    rows: Rows = {}
+    for row in found.to_pylist():
+        key, row_id, version = row.pop("id"), row.pop("_row_id"), row.pop("_last_updated_version")
+        assert key not in rows, f"key {key} is there twice"
+        rows[key] = Row(row, row_id, version)
+    return rows
+
+
+def replay(before: vl.Table, rows: Rows, after: vl.Table, by: str = "commit") -> Values:
+    """The rows of an earlier version with the changes since then applied, as columns of the later one."""
+    fields = {field.id: field.name for field in before.snapshot.schema.fields}
+    names = {field.name: fields.get(field.id) for field in after.snapshot.schema.fields if field.name != "id"}
+    made = {key: {new: row.values.get(old) for new, old in names.items()} for key, row in rows.items()}
+    for change in after.changes(before.version, by=by).to_arrow().to_pylist():
+        key, kind = change["id"], change["_change_type"]
+        if kind in ("delete", "update_preimage"):
+            gone = made.pop(key)
+            assert gone == {name: change[name] for name in names}, f"{kind} of {key} tells other values"
+        else:
+            assert key not in made, f"{kind} of key {key}, which is there"
+            made[key] = {name: change[name] for name in names}
+    return made
