@@ -1,9 +1,12 @@
 # Every target sets up what it needs: a virtual environment in .venv, filled again only when pyproject.toml changed.
-# Variables: PYTHON (which interpreter makes .venv), WORKERS (pytest processes), ARGS (passed on to demo and test).
+# Variables: PYTHON (which interpreter makes .venv), WORKERS (pytest processes), ARGS (passed on to demo and test),
+# STEPS, RUNS and SEED (of simulate).
 
 PYTHON  ?= python3
 WORKERS ?= 2
 ARGS    ?=
+STEPS   ?= 2000
+RUNS    ?= 20
 
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -15,7 +18,7 @@ DEV    := $(VENV)/.installed-dev
 CODE   := vectorlake connectors tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format bench clean distclean
+.PHONY: help demo test simulate check lint format bench clean distclean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -26,6 +29,12 @@ demo: $(DEMO) ## Take a real Iceberg table to a searchable vector lake, step by 
 
 test: $(DEV) ## Run all tests
 	@$(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+simulate: $(DEV) ## Run the simulation for long: STEPS a seed, SEED for one, RUNS fresh seeds
+	@for run in $$(seq $(RUNS)); do \
+	  VECTORLAKE_STEPS=$(STEPS) VECTORLAKE_SEED=$${SEED:-$$RANDOM$$RANDOM} \
+	  $(PY) -m pytest -q -n 0 tests/simulation/test_world.py || exit 1; \
+	done
 
 check: lint test ## Run everything that a change must pass: lint, types, import rules, tests
 

@@ -70,7 +70,7 @@ class Host:
                 self._work()
             except Stopped:
                 return
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - handed to the thread that waits
                 self._failure = error
             self.busy = False
             self._others.release()

@@ -117,9 +117,7 @@ def judge(line: Line, intent: Intent, snapshot: Snapshot, after: Rows) -> None:
 def judge_nothing(line: Line, intent: Intent, snapshot: Snapshot) -> None:
     """An operation that found nothing to do at a version: it must be one that changes nothing there."""
     rows = line.versions[snapshot.version]
-    _check_values(
-        intent, Step(rows, rows, line.versions.get(intent.base, rows), line.versions, snapshot)
-    )
+    _check_values(intent, Step(rows, rows, line.versions.get(intent.base, rows), line.versions, snapshot))
 
 
 def _check_values(intent: Intent, step: Step) -> None:
@@ -159,7 +157,9 @@ def _check_lineage(line: Line, step: Step) -> None:
 def same_values(found: dict[str, Any] | None, wanted: dict[str, Any] | None) -> bool:
     if found is None or wanted is None:
         return found is wanted
-    return {k: v for k, v in found.items() if v is not None} == {k: v for k, v in wanted.items() if v is not None}
+    return {k: v for k, v in found.items() if v is not None} == {
+        k: v for k, v in wanted.items() if v is not None
+    }
 
 
 def plain(rows: Rows) -> Values:

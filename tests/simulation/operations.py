@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 from model import Apply, Line, Step, Values, plain, rows_of, unchanged
-from world import HOUR_MS, World
+from world import World
 
 import vectorlake as vl
 
@@ -351,7 +351,9 @@ def tag(world: World, table: vl.Table, line: Line) -> Work:
 def branch(world: World, table: vl.Table, line: Line) -> Work:
     name = f"b{world.rng.randrange(2)}"
     if any(line.name == name for line in world.lines) and world.rng.random() < 0.5:
-        return Work(lambda: table.delete_branch(name), refusals=(vl.NotFoundError,), name=f"delete branch {name}")
+        return Work(
+            lambda: table.delete_branch(name), refusals=(vl.NotFoundError,), name=f"delete branch {name}"
+        )
     refusals = (vl.AlreadyExistsError, *expired(world, line, table.version))
     return Work(lambda: table.branch(name), refusals=refusals, name=f"branch {name}")
 
@@ -378,9 +380,7 @@ def fast_forward(world: World, table: vl.Table, line: Line) -> Work:
         ids = {key: row.row_id for key, row in step.after.items()}
         assert any(ids == {key: row.row_id for key, row in line.versions[version].items()} for line in found)
 
-    return Work(
-        lambda: table.fast_forward(name), apply, judge, refusals=(vl.ConflictError, vl.NotFoundError)
-    )
+    return Work(lambda: table.fast_forward(name), apply, judge, refusals=(vl.ConflictError, vl.NotFoundError))
 
 
 # --- several at once ---

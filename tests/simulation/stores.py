@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import ClassVar
 
 from vectorlake.errors import AlreadyExistsError, NotFoundError
 from vectorlake.store.protocol import ObjectInfo
@@ -42,7 +43,7 @@ class Disk:
 class SimulatedStore:
     """One host's door to a `Disk`. Hosts have URIs of their own, so that they share no cache of this process."""
 
-    storage_options: dict[str, str] = {}
+    storage_options: ClassVar[dict[str, str]] = {}
 
     def __init__(self, disk: Disk, host: str, prefix: str = "") -> None:
         self._disk, self._host, self._prefix = disk, host, prefix

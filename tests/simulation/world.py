@@ -142,7 +142,8 @@ class Process:
             self.kept = (table, line, seen) if rng.random() < 0.4 else None
         except vl.VectorlakeError as error:  # opening failed
             self.note(f"open failed: {type(error).__name__}: {str(error)[:150]}")
-            assert isinstance(error, vl.NotFoundError) or self.faulted(first_call), f"open: {error}"
+            if not (isinstance(error, vl.NotFoundError) or self.faulted(first_call)):
+                raise
         except Killed as death:
             self.note(f"died: {death}")
             self.intent = None
@@ -165,7 +166,9 @@ class Process:
         """What was acknowledged is there."""
         intent = self.intent
         assert intent is not None
-        if not isinstance(result, Snapshot) or line.deleted:  # a branch may be deleted as somebody commits to it
+        if (
+            not isinstance(result, Snapshot) or line.deleted
+        ):  # a branch may be deleted as somebody commits to it
             return
         assert line.commits[result.version] == result.commit_id, "an acknowledged commit is not there"
         if self.world.intents.get(result.commit_id) is not intent:
@@ -215,10 +218,15 @@ class World:
         self.all_lines: list[Line] = []
         self._references: dict[str, tuple[bytes, frozenset[str]]] = {}
         self._manifests: dict[str, frozenset[str]] = {}
-        self.lake = vl.Lake(SimulatedStore(self.disk, "judge"), clock=lambda: self.disk.now_ms, new_id=self.ids)
+        self.lake = vl.Lake(
+            SimulatedStore(self.disk, "judge"), clock=lambda: self.disk.now_ms, new_id=self.ids
+        )
         self.main = Line(None, "metadata", {0: {}, 1: {}}, 1)
         self.table = self.lake.create_table("t", SCHEMA, primary_key=["id"], properties=properties)
-        self.main.times[1], self.main.commits[1] = self.table.snapshot.timestamp_ms, self.table.snapshot.commit_id
+        self.main.times[1], self.main.commits[1] = (
+            self.table.snapshot.timestamp_ms,
+            self.table.snapshot.commit_id,
+        )
         self.lines = [self.main]
         self.all_lines = [self.main]
         self.readers: list[tuple[vl.Table, Line, Rows]] = []
@@ -342,7 +350,11 @@ class World:
         return next(line for line in self.all_lines if line.folder == folder)
 
     def pinned(self, line: Line, version: int) -> vl.Table:
-        log = self.table._log if line.name is None else self.table._log.on(self.table._log.get_branch(line.name))
+        log = (
+            self.table._log
+            if line.name is None
+            else self.table._log.on(self.table._log.get_branch(line.name))
+        )
         return Table("t", log, log.load(version), context=self.table._context, pinned=True)
 
     def has(self, file: str) -> bool:

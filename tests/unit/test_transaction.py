@@ -75,7 +75,7 @@ def test_the_work_of_others_elsewhere_is_kept(lake: vl.Lake, table: vl.Table) ->
         other.delete("id = 1")
         other.set_properties({"owner": "me"})
     assert rows(table) == {2: 7, 4: 9, 10: 2}
-    assert [s.operation for s in table.history()][0] == "transaction"
+    assert next(s.operation for s in table.history()) == "transaction"
     assert len(set(table.scan(columns=["_row_id"]).to_arrow()["_row_id"].to_pylist())) == 3
     assert table.properties["owner"] == "me"
 
@@ -104,7 +104,7 @@ def test_what_meets_is_refused_and_nothing_is_committed(lake: vl.Lake, table: vl
             mine(tx)
             theirs(other)
 
-    with pytest.raises(vl.ConflictError, match="nothing was (committed|written)"):
+    with pytest.raises(vl.ConflictError, match=r"nothing was (committed|written)"):
         work()
     table.refresh()
     assert table.version == 2
