@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import multiprocessing
 import os
+import random
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -15,6 +18,7 @@ import vectorlake as vl
 from vectorlake.testing.s3 import S3Server
 
 PROCESSES, APPENDS, ROWS = 8, 4, 5
+KILLS = int(os.environ.get("VECTORLAKE_KILLS", "3"))
 SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -56,8 +60,6 @@ def test_eight_processes_append_to_s3(s3: S3Server) -> None:
 
 @pytest.mark.slow
 def test_killed_writers_leave_whole_versions_and_collectable_orphans(tmp_path: Path) -> None:
-    import datetime as dt
-
     lake = vl.connect(tmp_path)
     lake.create_table("ns.items", pa.schema([("id", pa.int64()), ("worker", pa.int64())]))
     for round_number, pause in enumerate((0.0, 0.03, 0.11)):
@@ -78,3 +80,76 @@ def test_killed_writers_leave_whole_versions_and_collectable_orphans(tmp_path: P
     table.collect_orphans(older_than=dt.timedelta(seconds=-5))
     assert table.collect_orphans(older_than=dt.timedelta(seconds=-5), dry_run=True) == []
     assert lake.table("ns.items").verify() == []
+
+
+def work_until_killed(uri: str, options: dict[str, str], log: str, seed: int) -> None:
+    """Upsert, delete, update and compact for ever; each upsert is told to a file before it begins and after it is done."""
+    rng = random.Random(seed)
+    table = vl.connect(uri, storage_options=options, principal=f"worker {seed}").table("ns.items")
+    with open(log, "a", buffering=1) as told:
+        while True:
+            table.refresh()
+            draw = rng.random()
+            try:
+                if draw < 0.7:
+                    keys = rng.sample(range(40), 5)
+                    stamp = rng.randrange(10**9)
+                    told.write(f"intend {stamp}\n")
+                    snapshot = table.upsert({"id": keys, "worker": [stamp] * len(keys)})
+                    told.write(f"done {stamp} {snapshot.version}\n")
+                elif draw < 0.85:
+                    table.delete(f"id = {rng.randrange(40)}")
+                else:
+                    table.compact()
+            except vl.ConflictError:
+                continue
+
+
+def check_killed_workers(uri: str, options: dict[str, str], logs: Path, *, kills: int) -> None:
+    lake = vl.connect(uri, storage_options=options)
+    schema = pa.schema([("id", pa.int64()), ("worker", pa.int64())])
+    lake.create_table("ns.items", schema, primary_key=["id"])
+    seed = random.SystemRandom().randrange(10**6)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+
+    def start(number: int) -> Any:
+        arguments = (uri, options, str(logs / f"{number % 3}.log"), seed + number)
+        worker = SPAWN.Process(target=work_until_killed, args=arguments)
+        worker.start()
+        return worker
+
+    workers = [start(number) for number in range(3)]
+    for number in range(3, 3 + kills):
+        time.sleep(rng.uniform(1.0, 2.5))
+        victim = workers.pop(rng.randrange(len(workers)))
+        assert victim.is_alive(), "a worker died of something else"
+        os.kill(victim.pid, signal.SIGKILL)
+        victim.join()
+        workers.append(start(number))
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.join()
+    lines = [line.split() for path in logs.glob("*.log") for line in path.read_text().splitlines()]
+    intended = {int(line[1]) for line in lines if line[0] == "intend"}
+    acknowledged = {int(line[1]): int(line[2]) for line in lines if line[0] == "done"}
+    table = lake.table("ns.items")
+    assert len(acknowledged) > kills, "nothing much was done"
+    assert table.verify() == [], "rows, ids and keys are there once, and all files"
+    assert set(table.to_arrow()["worker"].to_pylist()) <= intended
+    for stamp, version in acknowledged.items():
+        assert table.at(version).count(f"worker = {stamp}") == 5, "an acknowledged upsert is not there"
+    assert table.collect_orphans(older_than=dt.timedelta(seconds=-5)) is not None
+    assert table.collect_orphans(older_than=dt.timedelta(seconds=-5), dry_run=True) == []
+    assert lake.table("ns.items").verify() == []
+
+
+@pytest.mark.slow
+def test_killed_workers_lose_and_double_nothing_locally(tmp_path: Path) -> None:
+    check_killed_workers(str(tmp_path / "lake"), {}, tmp_path, kills=KILLS)
+
+
+@pytest.mark.slow
+@pytest.mark.s3
+def test_killed_workers_lose_and_double_nothing_on_s3(tmp_path: Path, s3: S3Server) -> None:
+    check_killed_workers(s3.fresh_uri(), s3.storage_options, tmp_path, kills=KILLS)
