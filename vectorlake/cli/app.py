@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from vectorlake.cli import describing, inspecting, reading, running, sources, versions, writing
+from vectorlake.cli import (
+    describing,
+    inspecting,
+    maintenance,
+    reading,
+    running,
+    sources,
+    versions,
+    writing,
+)
 from vectorlake.cli.command import Debug, Json, LakeOption, StorageOptions
 
 app = typer.Typer(
@@ -52,3 +61,4 @@ running.register_verify(app)
 reading.register(app)
 writing.register(app)
 versions.register(app)
+maintenance.register(app)
