@@ -268,7 +268,9 @@ def test_table_at_shows_a_version_as_it_was(con: duckdb.DuckDBPyConnection, lake
     assert con.execute(added, [2, 1]).fetchall() == [(i,) for i in range(10, 15)]
     with pytest.raises(duckdb.InvalidInputException, match="has no version 9; it has versions 1 to 3"):
         con.execute("SELECT * FROM table_at('ns.items', 9)")
-    with pytest.raises(duckdb.InvalidInputException, match="no tag or branch 'v2'; the tags and branches are v1"):
+    with pytest.raises(
+        duckdb.InvalidInputException, match="no tag or branch 'v2'; the tags and branches are v1"
+    ):
         con.execute("SELECT * FROM table_at('ns.items', 'v2')")
 
 

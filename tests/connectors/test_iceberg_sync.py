@@ -164,7 +164,10 @@ def test_compaction_keeps_rows_and_deletes_made_here(tmp_path: Path, lake: vl.La
     assert own(table) == before
     assert (snapshot.summary["added_rows"], snapshot.summary["deleted_rows"]) == (0, 0)
     assert snapshot.num_fragments == 1
-    assert {file.format for fragment in table.view.fragments() for file in fragment.files} == {"parquet", "arrow"}
+    assert {file.format for fragment in table.view.fragments() for file in fragment.files} == {
+        "parquet",
+        "arrow",
+    }
     assert set(
         table.scan(columns=["_last_updated_version"]).to_arrow()["_last_updated_version"].to_pylist()
     ) == {3}

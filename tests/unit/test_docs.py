@@ -135,5 +135,8 @@ def test_the_specification_shows_what_is_written(tmp_path: Path) -> None:
 
 def _masked(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: "…" if key in ("size", "checksum", "application") else _masked(item) for key, item in value.items()}
+        return {
+            key: "…" if key in ("size", "checksum", "application") else _masked(item)
+            for key, item in value.items()
+        }
     return [_masked(item) for item in value] if isinstance(value, list) else value

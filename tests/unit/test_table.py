@@ -163,8 +163,13 @@ def test_pruned_fragments_are_not_opened(lake: vl.Lake) -> None:
     table = lake.create_table("t", sample(10))
     for start in (10, 20, 30):
         table.append(sample(10, start))
-    assert [fragment.id for fragment in table.view.fragments(table.view.bind("id BETWEEN 12 AND 25"))] == [1, 2]
-    assert [fragment.id for fragment in table.view.fragments(table.view.bind("name LIKE 'n3%' AND id > 5"))] == [0, 3]
+    assert [fragment.id for fragment in table.view.fragments(table.view.bind("id BETWEEN 12 AND 25"))] == [
+        1,
+        2,
+    ]
+    assert [
+        fragment.id for fragment in table.view.fragments(table.view.bind("name LIKE 'n3%' AND id > 5"))
+    ] == [0, 3]
     assert list(table.view.fragments(table.view.bind("price > 1000"))) == []
     folder = table.store.local_path("")
     assert folder is not None

@@ -195,7 +195,9 @@ def _forwarded(
     """The main line's next snapshot, with the contents of the branch's newest one."""
     version = head.version + 1
     known = {ref.path for ref in head.manifests}
-    manifests = tuple(ref if ref.path in known else _lowered(log, ref, tip.schema, version) for ref in tip.manifests)
+    manifests = tuple(
+        ref if ref.path in known else _lowered(log, ref, tip.schema, version) for ref in tip.manifests
+    )
     return msgspec.structs.replace(
         tip,
         version=version,

@@ -89,7 +89,9 @@ class TableLog:
             newest = self.find(versions[-1])
             if newest is not None:
                 return self._of_same_table(newest, after)
-            versions = self.versions(after=versions[-1])  # it expired since it was listed: there are newer ones
+            versions = self.versions(
+                after=versions[-1]
+            )  # it expired since it was listed: there are newer ones
         if current is not None and known:
             return current
         if after is not None and (others := self.versions()):
@@ -156,9 +158,7 @@ class TableLog:
                 f"version {version} of the table at {self.store.uri} has expired; versions {span} are there, and those "
                 "that tags name"
             )
-        raise NotFoundError(
-            f"the table at {self.store.uri} has no version {version}; it has versions {span}"
-        )
+        raise NotFoundError(f"the table at {self.store.uri} has no version {version}; it has versions {span}")
 
     def tagged(self, tag: Tag) -> Snapshot:
         """The snapshot that a tag names, also where an expiry that met the tag's creation was cut short."""
@@ -330,7 +330,9 @@ class TableLog:
         # An expiry looks for tags again after it has left its tombstones: one of the two sees the other.
         if self.find(tag.version) is None:
             self.store.delete([f"{TAGS}/{tag.name}.json"])
-            raise NotFoundError(f"version {tag.version} expired while tag {tag.name!r} was made; it names nothing")
+            raise NotFoundError(
+                f"version {tag.version} expired while tag {tag.name!r} was made; it names nothing"
+            )
 
     def delete_tag(self, name: str) -> None:
         """Remove a tag; the version it named stays until it expires."""

@@ -100,7 +100,9 @@ class Merge:
                 "a merge without clauses does nothing: add when_matched_update() or another clause"
             )
         with span("merge", table=self.view.store.uri, version=self.view.snapshot.version):
-            operation = _Merging(self, _Source(self.data, self._on(), self.view.snapshot.schema, self.partial))
+            operation = _Merging(
+                self, _Source(self.data, self._on(), self.view.snapshot.schema, self.partial)
+            )
             operation.bind(self.view.snapshot)
             return self.commit(RowChange(operation, self.view, new_id=self.new_id))
 
