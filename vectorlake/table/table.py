@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from vectorlake.search.builder import Search
     from vectorlake.table.changes import Changes
     from vectorlake.table.dataset import ScanDataset
+    from vectorlake.table.diff import Diff
     from vectorlake.table.expiry import Expiry
     from vectorlake.table.manifest_rewrite import ManifestPlan
     from vectorlake.table.merge import Merge
@@ -793,6 +794,20 @@ class Table:
         return snapshot
 
     # --- what changed ---
+
+    def diff(self, before: Version, after: Version | None = None) -> Diff:
+        """What differs between two versions (the second is this one by default): rows, columns, properties, files.
+
+        Prints as a summary. What both versions have in common is not read.
+
+        Raises:
+            NotFoundError: a version that does not exist, or has expired.
+        """
+        from vectorlake.table.diff import diff
+
+        one = self.at(before).snapshot
+        other = self.snapshot if after is None else self.at(after).snapshot
+        return diff(self._log, one, other, self.changes(one.version, other.version, by="net"))
 
     def changes(
         self,
