@@ -122,7 +122,7 @@ class _MovedValues:
             view.reader(updated_fragment(fragment, update, self._since + 1)) for fragment, update in moved
         ]
         # Without deleted rows: an updated row's id is still at its old place too.
-        live = [_live(reader) for reader in self._readers]
+        live = [reader.all_live() for reader in self._readers]
         ids = [reader.row_ids_at(at) for reader, at in zip(self._readers, live, strict=True)]
         lengths = [len(part) for part in ids]
         together = np.concatenate(ids)
@@ -176,8 +176,3 @@ class _MovedValues:
         back = np.empty(len(order), np.int64)
         back[order] = np.arange(len(order))
         return pa.concat_arrays(parts).take(pa.array(back))
-
-
-def _live(reader: FragmentReader) -> np.ndarray:
-    live = reader.live(0, reader.fragment.row_count)
-    return np.arange(reader.fragment.row_count) if live is None else live

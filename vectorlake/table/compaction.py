@@ -177,7 +177,7 @@ class Compaction:
         lost: list[np.ndarray] = []
         before = 0
         for fragment in one.inputs:
-            live = _live(self._view.reader(fragment))
+            live = self._view.reader(fragment).all_live()
             if fragment.id in changed:
                 taken = to_positions(newly_deleted(self._view, *changed[fragment.id]))
                 at = np.searchsorted(live, taken) + before
@@ -308,7 +308,7 @@ class Compaction:
         held = 0
         for fragment in inputs:
             reader = self._view.reader(fragment)
-            parts.append(reader.take(fields, _live(reader)))
+            parts.append(reader.take(fields, reader.all_live()))
             held += parts[-1].nbytes + 8 * parts[-1].num_rows
             if held > self._memory:
                 raise UnsupportedError(
@@ -326,7 +326,7 @@ class Compaction:
     def _gathered(self, inputs: Sequence[Fragment], order: np.ndarray) -> Iterator[pa.RecordBatch]:
         fields = self._read_fields()
         readers = [self._view.reader(fragment) for fragment in inputs]
-        live = [_live(reader) for reader in readers]
+        live = [reader.all_live() for reader in readers]
         starts = np.cumsum([0, *(len(part) for part in live)])
         step = self._piece_rows(fields)
 
@@ -369,11 +369,6 @@ class Compaction:
                 raise
         self._view.store.sync_folders([file.path for file in written.files])
         return FragmentUpdate(fragment.id, files=written.files, bounds=written.bounds)
-
-
-def _live(reader: FragmentReader) -> np.ndarray:
-    live = reader.live(0, reader.fragment.row_count)
-    return np.arange(reader.fragment.row_count) if live is None else live
 
 
 def _as_stored(batch: pa.RecordBatch, view: View) -> pa.RecordBatch:

@@ -71,6 +71,11 @@ class FragmentReader:
         keep[self.deleted[low:high] - start] = False
         return np.flatnonzero(keep) + start
 
+    def all_live(self) -> np.ndarray:
+        """Positions of all rows that are not deleted."""
+        live = self.live(0, self.fragment.row_count)
+        return np.arange(self.fragment.row_count) if live is None else live
+
     def row_ids(self, start: int, stop: int) -> np.ndarray:
         """Row ids of the physical rows `[start, stop)`, int64."""
         first = self.fragment.first_row_id or 0
