@@ -127,6 +127,7 @@ def test_attach_and_detach_through_different_cursors(con: duckdb.DuckDBPyConnect
 
 def test_a_lake_goes_away_with_its_database(lake: vl.Lake) -> None:
     add_items(lake)
+    gc.collect()  # what other tests left goes now, and not in between
     before = len(_attached)
     with duckdb.connect() as con:
         vectorlake_duckdb.attach(con, lake)

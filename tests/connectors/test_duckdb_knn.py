@@ -167,8 +167,8 @@ def test_a_prepared_search_with_parameters_sees_the_newest_version(
     assert con.execute("EXECUTE near(10)").fetchall() == [(1,)]
     table.append({"id": [2], "vec": np.array([[0.5, 0]], "f4")})
     assert con.execute("EXECUTE near(10)").fetchall() == [(2,), (1,)]
-    # DuckDB plans a statement without parameters once: it keeps the version, whole and consistent.
-    assert con.execute("EXECUTE fixed").fetchall() == [(1,)]
+    # DuckDB 2.0.0 plans a statement without parameters once, 2.0.1 anew: either version is whole and consistent.
+    assert con.execute("EXECUTE fixed").fetchall() in ([(1,)], [(2,), (1,)])
     lake.drop_table("ns.grows")
 
 
