@@ -3,7 +3,8 @@
     python benchmarks/concurrent_writers.py [--writers 8] [--appends 100] [--rows 100] [--only ours,lance,pyiceberg] [--json F]
 
 Each writer appends its batches one by one, as fast as it can; a failed append is tried again up to ten times by the
-writer itself, where the library has not done so. Rows are counted afterwards. pyiceberg commits through a SQLite catalog.
+writer itself, where the library has not done so. Rows are counted afterwards. pyiceberg commits through a SQLite
+catalog, and waits 0.1 s and more after each lost race: its share takes minutes (`--appends 25` for a look).
 """
 
 from __future__ import annotations
