@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,10 @@ from vectorlake.cli.session import Session, parse_names
 from vectorlake.cli.values import from_ms
 from vectorlake.cli.writing import committed
 from vectorlake.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from vectorlake.metadata.snapshot import Snapshot
+    from vectorlake.table.table import Table
 
 PANEL = "Maintain"
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell what would be done")]
@@ -57,7 +61,7 @@ def compact(
         return
     with progress_bar(session, "compacting") as advance:
         opened.compact(sort_by=names, target_rows=target_rows, progress=advance)
-    committed(session, opened.name, before, opened.snapshot, f"compacted {opened.name}")
+    _done(session, opened, before, f"compacted {opened.name}")
 
 
 def rewrite_manifests(
@@ -77,7 +81,7 @@ def rewrite_manifests(
         _told(session, str(plan), {"plan": str(plan)})
         return
     opened.rewrite_manifests(by)
-    committed(session, opened.name, before, opened.snapshot, f"rewrote the manifests of {opened.name}")
+    _done(session, opened, before, f"rewrote the manifests of {opened.name}")
 
 
 def expire(
@@ -141,7 +145,7 @@ def repair(
         listing(session, records, columns, empty="nothing to repair")
         return
     opened.repair(allow=parse_names(allow) or (), dry_run=False)
-    committed(session, opened.name, before, opened.snapshot, f"repaired {opened.name}")
+    _done(session, opened, before, f"repaired {opened.name}")
 
 
 BranchName = Annotated[str, typer.Argument(metavar="NAME", show_default=False, help="Name of the branch")]
@@ -197,6 +201,13 @@ def _age(days: float) -> dt.timedelta:
     if days < 0:
         raise InvalidInputError(f"--older-than-days must not be negative: {days}")
     return dt.timedelta(days=days)
+
+
+def _done(session: Session, opened: Table, before: Snapshot, told: str) -> None:
+    """Tell what a commit did, or that there was nothing to do."""
+    done = opened.version != before.version
+    text = told if done else f"there was nothing to do for {opened.name}"
+    committed(session, opened.name, before, opened.snapshot, text)
 
 
 def _told(session: Session, text: str, record: dict[str, Any]) -> None:
