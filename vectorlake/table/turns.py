@@ -41,8 +41,10 @@ def turn(store: Store, folder: str) -> Iterator[None]:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError:
+            except BlockingIOError:
                 time.sleep(_POLL_S)
+            except OSError:  # some network file systems have no such locks
+                break
         yield
     finally:
         os.close(handle)  # which releases the lock, as the death of the process does
