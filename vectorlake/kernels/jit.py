@@ -85,8 +85,8 @@ def _stamp(dispatcher: Any) -> None:
 
 @functools.cache
 def sources_digest() -> str:
-    """A digest of all source files in this package folder."""
+    """A digest of all source files in this package."""
     digest = hashlib.sha256()
-    for source in sorted(pathlib.Path(__file__).parent.glob("*.py")):
+    for source in sorted(pathlib.Path(__file__).parent.rglob("*.py")):
         digest.update(source.read_bytes())
     return digest.hexdigest()
