@@ -98,13 +98,7 @@ def _batch(columns: Sequence[npt.NDArray[Any] | bytes], names: Sequence[str]) ->
 
 
 def _as_list(column: npt.NDArray[Any] | bytes) -> pa.Array:
-    data = (
-        column
-        if isinstance(column, bytes)
-        else memoryview(column.reshape(-1)).cast("B")
-        if column.size
-        else b""
-    )
+    data = column if isinstance(column, bytes) else _bytes_of(column)
     size = len(data)
     values = pa.Array.from_buffers(pa.uint8(), size, [None, pa.py_buffer(data)])
     return pa.LargeListArray.from_arrays(pa.array([0, size], pa.int64()), values, type=_LIST)

@@ -123,7 +123,7 @@ class FlatSearcher:
             with np.errstate(divide="ignore", invalid="ignore"):
                 asked = asked / np.linalg.norm(asked, axis=1, keepdims=True)
                 stored = stored / lengths[:, None]
-            return np.nan_to_num(1 - asked @ stored.T, nan=np.inf)
+            return np.asarray(np.nan_to_num(1 - asked @ stored.T, nan=np.inf), np.float32)
         products: npt.NDArray[np.float32] = asked @ stored.T
         if self._config.metric is Metric.DOT:
             return -products
