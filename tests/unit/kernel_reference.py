@@ -25,6 +25,8 @@ def lane_sum(terms: np.ndarray) -> np.ndarray:
 
 
 def scan_distances(queries: np.ndarray, vectors: np.ndarray, metric: Metric) -> np.ndarray:
+    if metric is Metric.HAMMING:
+        return np.unpackbits(queries[:, None] ^ vectors[None], axis=2).sum(axis=2).astype("f8")
     left, right = queries.astype("f8")[:, None], vectors.astype("f8")[None]
     with np.errstate(all="ignore"):
         if metric is Metric.L2:

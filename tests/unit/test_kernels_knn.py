@@ -18,6 +18,7 @@ from vectorlake.kernels import ExactKnn, Metric, Path, distances_at, pairwise_di
 RNG = np.random.default_rng
 PATHS = [Path.DIRECT, Path.AVX2, Path.NUMKONG, Path.FLOAT]
 TYPES = ["f4", "f8", "f2", "i1", "u1"]
+SUMS = [Metric.L2, Metric.COSINE, Metric.DOT]
 
 
 @pytest.fixture(params=PATHS, ids=lambda path: path.value)
@@ -57,7 +58,7 @@ def check(
     kernel_reference.assert_equal_to_scan(knn.result(), queries, vectors, k, metric, ids=ids, valid=valid)
 
 
-@pytest.mark.parametrize("metric", Metric)
+@pytest.mark.parametrize("metric", SUMS)
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize(
     ("n", "m", "d", "k"),
@@ -68,7 +69,7 @@ def test_equals_a_float64_scan(path: Path, kind: str, metric: Metric, n: int, m:
     check(drawn(1, (n, d), kind), drawn(2, (m, d), kind), k, metric, path)
 
 
-@pytest.mark.parametrize("metric", Metric)
+@pytest.mark.parametrize("metric", SUMS)
 @pytest.mark.parametrize("dimension", [2, 3, 4, 11, 12, 13, 15, 16, 17, 31, 100, 1000, 5000])
 def test_any_dimension(path: Path, metric: Metric, dimension: int) -> None:
     check(drawn(3, (5, dimension), "f4"), drawn(4, (300, dimension), "f4"), 7, metric, path)
@@ -108,7 +109,7 @@ def hard_data() -> Iterator[tuple[str, np.ndarray]]:
 HARD = dict(hard_data())
 
 
-@pytest.mark.parametrize("metric", Metric)
+@pytest.mark.parametrize("metric", SUMS)
 @pytest.mark.parametrize("name", HARD)
 def test_hard_data(path: Path, metric: Metric, name: str) -> None:
     vectors = HARD[name]
@@ -119,7 +120,7 @@ def test_hard_data(path: Path, metric: Metric, name: str) -> None:
         check(queries, vectors, 9, metric, path, cuts=(5, 300))
 
 
-@pytest.mark.parametrize("metric", Metric)
+@pytest.mark.parametrize("metric", SUMS)
 @pytest.mark.parametrize("scale", [0.0, 1e-320, 1e-200, 1e-40, 1e40, 1e160, 1e300])
 def test_queries_of_any_length(path: Path, metric: Metric, scale: float) -> None:
     queries = RNG(7).standard_normal((6, 20)) * scale
@@ -215,7 +216,7 @@ def test_results_may_be_read_between_blocks(path: Path) -> None:
         kernel_reference.assert_equal_to_scan(knn.result(), vectors[:5], seen, 3, Metric.L2)
 
 
-@pytest.mark.parametrize("metric", Metric)
+@pytest.mark.parametrize("metric", SUMS)
 @pytest.mark.parametrize("kind", TYPES)
 def test_distances_follow_their_definition(kind: str, metric: Metric) -> None:
     queries, vectors = drawn(32, (4, 23), kind), drawn(33, (50, 23), kind)
@@ -243,6 +244,35 @@ def test_metric_names(name: str, metric: Metric) -> None:
 def test_unknown_metric_names_the_likeliest() -> None:
     with pytest.raises(InvalidInputError, match="did you mean 'cosine'"):
         Metric.parse("cosin")
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 8, 9, 16, 48, 129])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_hamming_counts_bits(path: Path, size: int, threads: int) -> None:
+    queries, vectors = (RNG(seed).integers(0, 256, (n, size), "u1") for seed, n in ((40, 9), (41, 3000)))
+    vectors[::7] = queries[1]
+    valid = RNG(42).uniform(size=3000) < 0.7
+    ids = RNG(43).permutation(3000)
+    for k in (1, 12, 2500):
+        check(
+            queries, vectors, k, Metric.HAMMING, path, threads=threads, valid=valid, row_ids=ids, cuts=(11,)
+        )
+    wide = np.zeros((300, size + 3), "u1")
+    wide[:, 1 : size + 1] = vectors[:300]
+    check(queries, wide[:, 1 : size + 1], 5, Metric.HAMMING, path)
+    found = pairwise_distances(queries, vectors, Metric.HAMMING)
+    assert np.array_equal(found, kernel_reference.scan_distances(queries, vectors, Metric.HAMMING))
+
+
+@pytest.mark.parametrize("kind", ["f4", "f8", "f2", "i1"])
+def test_hamming_is_for_packed_bits(kind: str) -> None:
+    bits, other = np.ones((2, 8), "u1"), np.ones((2, 8), kind)
+    with pytest.raises(InvalidInputError, match=f"queries have elements of type {other.dtype}"):
+        ExactKnn(other, k=1, metric=Metric.HAMMING)
+    with pytest.raises(InvalidInputError, match=f"vectors have elements of type {other.dtype}"):
+        ExactKnn(bits, k=1, metric=Metric.HAMMING).add(other, np.arange(2))
+    with pytest.raises(InvalidInputError, match="packbits"):
+        pairwise_distances(bits, other, Metric.HAMMING)
 
 
 ONE = np.ones((1, 3), "f4")

@@ -56,13 +56,34 @@ def found(table: pa.Table) -> list[tuple[int, int, int, float]]:
     )
 
 
-@pytest.mark.parametrize("metric", list(Metric))
+@pytest.mark.parametrize("metric", [Metric.L2, Metric.COSINE, Metric.DOT])
 @pytest.mark.parametrize("element", ["f32", "f16", "f64", "int8", "uint8"])
 @pytest.mark.parametrize("vector_format", ["lance", "parquet", "vortex", "arrow"])
 def test_knn_equals_a_float64_scan(metric: Metric, element: str, vector_format: str) -> None:
     table, vectors, valid = make_table(element, vector_format, nulls=True)
     queries = vectors[:7] if element != "f16" else vectors[:7].astype(np.float32)
     assert found(table.knn(queries, "vec", 9, metric)) == expected(queries, vectors, valid, 9, metric)
+
+
+@pytest.mark.parametrize("vector_format", ["lance", "parquet", "vortex", "arrow"])
+def test_hamming_of_binary_vectors(vector_format: str) -> None:
+    bits = np.random.default_rng(3).integers(0, 256, (300, 8), "u1")
+    data = pa.table({"vec": pa.FixedSizeListArray.from_arrays(pa.array(bits.reshape(-1)), 8)})
+    assert data.schema.field("vec").type.list_size * 8 == 64
+    table = vl.connect("memory://").create_table("t", data, properties={"write.vector-format": vector_format})
+    wanted = expected(bits[:4], bits, np.ones(300, bool), 9, Metric.HAMMING)
+    for queries in (bits[:4], bits[:4].tolist(), bits[:4].astype("f8")):
+        assert found(table.knn(queries, "vec", 9, "hamming")) == wanted
+    for wrong in (bits[:4] / 2, bits[:4] * 2.0 - 300):
+        with pytest.raises(vl.InvalidInputError, match="packed bits"):
+            table.knn(wrong, "vec", 9, "hamming")
+
+
+@pytest.mark.parametrize("element", ["f32", "f16", "f64", "int8"])
+def test_hamming_says_which_column_has_no_bits(element: str) -> None:
+    table, vectors, _ = make_table(element)
+    with pytest.raises(vl.InvalidInputError, match=r"column .vec. is vector\(12, .*choose l2, cosine or dot"):
+        table.knn(vectors[:1], "vec", 3, "hamming")
 
 
 @pytest.mark.parametrize("k", [1, 5, 299, 300, 301, 100_000])

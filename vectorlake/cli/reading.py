@@ -107,7 +107,7 @@ def knn(
         typer.Option("--like", metavar="ROW_ID", help="Instead: the nearest to this row, itself left out"),
     ] = None,
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Neighbours of each query")] = 10,
-    metric: Annotated[str, typer.Option("--metric", help="l2, cosine or dot")] = "l2",
+    metric: Annotated[str, typer.Option("--metric", help="l2, cosine, dot or hamming")] = "l2",
     column: Annotated[
         str | None, typer.Option("--column", help="The vector column, where there are several")
     ] = None,

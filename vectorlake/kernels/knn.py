@@ -7,7 +7,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from vectorlake.kernels.rows import Rows
 
 if TYPE_CHECKING:
     from vectorlake.kernels.paths import SearchPath
+
+_Offer: TypeAlias = Callable[..., None]
+"""Offers rows [first, end) to the heaps given after these two."""
 
 NO_ROW: Final = 2**63 - 1
 
@@ -43,8 +46,8 @@ class ExactKnn:
     Blocks of ten thousand rows or more go fastest.
 
     Args:
-        queries: [n, d] of float32, float64, float16, int8 or uint8, finite. Read until the last `add`: leave
-            it be.
+        queries: [n, d] of float32, float64, float16, int8 or uint8, finite; for hamming uint8, each byte eight
+            bits. Read until the last `add`: leave it be.
         k: how many rows to find for each query, at least 1.
         metric: the distance.
         threads: how many threads work inside `add`; as many as this process may run on when None.
@@ -69,6 +72,8 @@ class ExactKnn:
             raise InvalidInputError(f"k is {k}: ask for at least one neighbour")
         if threads is not None and threads < 1:
             raise InvalidInputError(f"threads is {threads}: give at least 1, or None for all")
+        if metric is Metric.HAMMING:
+            self._queries.require_bits(what="queries")
         finite = self._queries.finite()
         if not finite.all():
             bad = int(np.flatnonzero(~finite)[0])
@@ -101,6 +106,8 @@ class ExactKnn:
             InvalidInputError: wrong shapes or types; nothing of the block was offered.
         """
         rows = Rows.of(vectors, what="vectors", dimension=self._queries.dimension)
+        if self._metric is Metric.HAMMING:
+            rows.require_bits(what="vectors")
         ids = np.ascontiguousarray(row_ids, np.int64)
         mask = np.ascontiguousarray([] if valid is None else valid, np.bool_)
         if ids.shape != (rows.count,):
@@ -112,7 +119,7 @@ class ExactKnn:
         work = rows.count * rows.dimension * self._queries.count
         threads = 1 if work < _SMALL_WORK else self._threads
         with self._lock, _Team(threads) as team:
-            if self._path is Path.DIRECT:
+            if self._path is Path.DIRECT or self._metric is Metric.HAMMING:
                 self._scan(rows, ids, mask, team)
             else:
                 self._filter(rows, ids, mask, team)
@@ -166,12 +173,8 @@ class ExactKnn:
         return paths.FloatPath(task)
 
     def _scan(self, rows: Rows, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_], team: _Team) -> None:
-        from vectorlake.kernels.scan import prepare_queries, scan
-
-        asked = self._queries
-        doubles = np.empty((asked.count, asked.dimension))
-        norms = np.empty(asked.count)
-        prepare_queries(asked.code, asked.address, asked.stride, 0, asked.count, doubles, norms)
+        offer = self._offer_bits if self._metric is Metric.HAMMING else self._offer_floats
+        into = offer(rows, ids, mask)
         heaps = [(self._distances, self._row_ids)]
         heaps += [
             (np.full_like(self._distances, np.inf), np.full_like(self._row_ids, NO_ROW))
@@ -181,19 +184,7 @@ class ExactKnn:
 
         def part(first: int, end: int) -> None:
             heap = free.pop()  # as many heaps as threads, so there is one
-            scan(
-                METRIC_CODES[self._metric],
-                doubles,
-                norms,
-                rows.code,
-                rows.address,
-                rows.stride,
-                ids,
-                mask,
-                first,
-                end,
-                *heap,
-            )
+            into(first, end, *heap)
             free.append(heap)
 
         step = max(1, min(8192, -(-rows.count // team.threads)))
@@ -206,6 +197,30 @@ class ExactKnn:
             # Descending order is a heap.
             self._distances[:] = distances[:, :k][:, ::-1]
             self._row_ids[:] = row_ids[:, :k][:, ::-1]
+
+    def _offer_floats(self, rows: Rows, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_]) -> _Offer:
+        from vectorlake.kernels.scan import prepare_queries, scan
+
+        asked, metric = self._queries, METRIC_CODES[self._metric]
+        doubles = np.empty((asked.count, asked.dimension))
+        norms = np.empty(asked.count)
+        prepare_queries(asked.code, asked.address, asked.stride, 0, asked.count, doubles, norms)
+
+        def offer(first: int, end: int, *heap: npt.NDArray[Any]) -> None:
+            scan(metric, doubles, norms, rows.code, rows.address, rows.stride, ids, mask, first, end, *heap)
+
+        return offer
+
+    def _offer_bits(self, rows: Rows, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_]) -> _Offer:
+        from vectorlake.kernels.hamming import scan_bits
+
+        asked = self._queries
+        queries = asked.address, asked.stride, asked.count, asked.dimension
+
+        def offer(first: int, end: int, *heap: npt.NDArray[Any]) -> None:
+            scan_bits(*queries, rows.address, rows.stride, ids, mask, first, end, *heap)
+
+        return offer
 
 
 class _Team:

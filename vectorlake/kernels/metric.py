@@ -13,12 +13,14 @@ class Metric(enum.StrEnum):
     """How far two vectors are apart; smaller is nearer under every metric.
 
     `L2` is the squared Euclidean distance, `COSINE` is 1 minus the cosine similarity (in [0, 2]; a zero
-    vector has no direction and never matches), `DOT` is the negative inner product.
+    vector has no direction and never matches), `DOT` is the negative inner product. `HAMMING` is the number of
+    bits that differ, of vectors of packed bits (uint8).
     """
 
     L2 = "l2"
     COSINE = "cosine"
     DOT = "dot"
+    HAMMING = "hamming"
 
     @classmethod
     def parse(cls, name: str) -> Metric:
@@ -48,6 +50,7 @@ _NAMES: Final[dict[str, Metric]] = {
     "dot": Metric.DOT,
     "ip": Metric.DOT,
     "inner_product": Metric.DOT,
+    "hamming": Metric.HAMMING,
 }
 
 
@@ -56,7 +59,8 @@ class Path(enum.Enum):
 
     `AUTO` takes the fastest that this CPU runs. `DIRECT` computes every distance in float64 (the quickest for
     a handful of queries), `AVX2` multiplies small integers, `NUMKONG` multiplies int8 on the widest units
-    that numkong finds (AMX, VNNI, SDOT), and `FLOAT` multiplies float32 through numpy's BLAS.
+    that numkong finds (AMX, VNNI, SDOT), and `FLOAT` multiplies float32 through numpy's BLAS. Hamming distances are
+    counted directly on all of them.
     """
 
     AUTO = "auto"

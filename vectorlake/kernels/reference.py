@@ -12,6 +12,7 @@ from vectorlake.kernels.metric import Metric
 from vectorlake.kernels.rows import Rows
 
 METRIC_CODES: Final = {Metric.L2: 0, Metric.COSINE: 1, Metric.DOT: 2}
+"""Metrics whose distances are float64 sums; hamming's are counts."""
 
 
 def pairwise_distances(
@@ -28,7 +29,7 @@ def pairwise_distances(
         float64 [n, m]; infinity for a pair that never matches (see `ExactKnn`).
 
     Raises:
-        InvalidInputError: wrong shapes or types.
+        InvalidInputError: wrong shapes or types (hamming takes uint8 alone).
     """
     count, width = np.asarray(queries).shape[0], np.asarray(vectors).shape[0]
     query_index = np.repeat(np.arange(count), width)
@@ -64,9 +65,16 @@ def distances_at(
             raise InvalidInputError(
                 f"{what} must lie in [0, {count}), but spans {index.min()} to {index.max()}"
             )
+    out = np.empty(len(left))
+    if metric is Metric.HAMMING:
+        from vectorlake.kernels.hamming import measure_bits
+
+        asked.require_bits(what="queries")
+        rows.require_bits(what="vectors")
+        measure_bits(asked.address, asked.stride, rows.dimension, rows.address, rows.stride, left, right, out)
+        return out
     doubles = np.empty((asked.count, asked.dimension))
     norms = np.empty(asked.count)
     prepare_queries(asked.code, asked.address, asked.stride, 0, asked.count, doubles, norms)
-    out = np.empty(len(left))
     measure(METRIC_CODES[metric], doubles, norms, rows.code, rows.address, rows.stride, left, right, out)
     return out

@@ -86,6 +86,18 @@ class Rows:
         """Bytes from one row to the next."""
         return int(self.array.strides[0])
 
+    def require_bits(self, *, what: str) -> None:
+        """Refuse vectors that can't be compared bit by bit.
+
+        Raises:
+            InvalidInputError: their elements are not uint8.
+        """
+        if self.code != UINT8:
+            raise InvalidInputError(
+                f"metric 'hamming' counts differing bits of packed uint8, but {what} have elements of type "
+                f"{self.array.dtype}: pack them (numpy.packbits), or choose another metric"
+            )
+
     def finite(self) -> npt.NDArray[np.bool_]:
         """Per row: whether every element is finite."""
         return np.isfinite(self.array).all(axis=1) if self.code <= FLOAT16 else np.ones(self.count, np.bool_)

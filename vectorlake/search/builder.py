@@ -34,7 +34,7 @@ class Search:
     k: int = 10
 
     def metric(self, metric: str | Metric) -> Search:
-        """Measure by `"l2"`, `"cosine"` or `"dot"`."""
+        """Measure by `"l2"`, `"cosine"`, `"dot"` or `"hamming"`."""
         return replace(self, measure=metric)
 
     def where(self, filter: str | Expr | object) -> Search:

@@ -14,7 +14,7 @@ from vectorlake.expr import Expr
 from vectorlake.kernels import ExactKnn, Metric
 from vectorlake.plan.scan import fields_by_name
 from vectorlake.schema import Field, FixedListType
-from vectorlake.search.queries import as_queries, refuse_mode, vector_column
+from vectorlake.search.queries import as_bits, as_queries, refuse_metric, refuse_mode, vector_column
 from vectorlake.table.fragment_reader import FragmentReader
 from vectorlake.table.locate import take_rows
 from vectorlake.table.scan import MORSEL_ROWS, ordered_map, width_of
@@ -61,9 +61,12 @@ def knn(
         raise InvalidInputError(f"k must be an integer of at least 1, not {k!r}")
     measure = Metric.parse(metric) if isinstance(metric, str) else metric
     field = vector_column(view.snapshot.schema, column)
+    refuse_metric(measure, field)
     wanted = view.select(list(columns or []))
     predicate = view.bind(filter)
     asked = as_queries(queries, field)
+    if measure is Metric.HAMMING:
+        asked = as_bits(asked, field)
     row_ids, distances, counts = np.empty((0, k), np.int64), np.empty((0, k)), np.empty(0, np.int64)
     if len(asked.vectors):
         # More neighbours than rows can't be found: a huge k must not reserve memory for them.

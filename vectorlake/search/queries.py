@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from vectorlake.errors import InvalidInputError, UnsupportedError
+from vectorlake.kernels import Metric
 from vectorlake.schema import (
     Field,
     FixedListType,
@@ -205,3 +206,42 @@ def refuse_mode(mode: str) -> None:
         raise UnsupportedError("this release has no vector indexes yet: use mode='exact'")
     if mode != "exact":
         raise InvalidInputError(f"mode must be 'exact' or 'index', not {mode!r}")
+
+
+def refuse_metric(metric: Metric, column: Field) -> None:
+    """Refuse a metric that the column's elements don't have.
+
+    Raises:
+        InvalidInputError: hamming, on anything but uint8.
+    """
+    if metric is Metric.HAMMING and element_of(column) != "uint8":
+        raise InvalidInputError(
+            f"metric 'hamming' counts differing bits of binary vectors, but column {column.name!r} is "
+            f'{describe(column.type, column.logical)}: choose l2, cosine or dot, or store vl.vector(n, "binary")'
+        )
+
+
+def as_bits(queries: Queries, column: Field) -> Queries:
+    """Queries for hamming as packed bits; whole numbers of another type, as SQL sends them, stand for bytes.
+
+    Raises:
+        InvalidInputError: they are not whole numbers from 0 to 255.
+    """
+    given = queries.vectors
+    if given.dtype != np.uint8:
+        with np.errstate(invalid="ignore"):
+            packed = given.astype(np.uint8)
+        if not np.array_equal(packed, given):
+            raise InvalidInputError(
+                f"metric 'hamming' needs queries of packed bits, as column {column.name!r} has them: whole numbers "
+                "from 0 to 255, as numpy.packbits makes them"
+            )
+        return replace(queries, vectors=packed)
+    return queries
+
+
+def element_of(column: Field) -> str:
+    """The name of the type of a vector column's elements."""
+    assert isinstance(column.type, FixedListType)
+    assert isinstance(column.type.element.type, ScalarType)
+    return column.type.element.type.name

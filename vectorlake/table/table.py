@@ -286,7 +286,8 @@ class Table:
                 array of vectors, or a table or scan with one vector column. A null query has no matches.
             column: the vector column; may be left out if there is one only.
             k: neighbours a query; fewer come back where fewer rows match.
-            metric: `"l2"` (squared), `"cosine"` (1 - similarity) or `"dot"` (negative product): smaller is nearer.
+            metric: `"l2"` (squared), `"cosine"` (1 - similarity), `"dot"` (negative product) or `"hamming"` (differing
+                bits of packed binary vectors): smaller is nearer.
             filter: only rows for which it is true are candidates (they are selected before the search, not after).
             columns: further columns of the rows found.
             mode: `"exact"`; the only one until the table has indexes.
