@@ -7,6 +7,7 @@ encoded in the short form of the format specification (a scalar type is its bare
 from __future__ import annotations
 
 import types
+from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -29,18 +30,25 @@ _KIND_OF = {struct: kind for kind, struct in _TYPE_KINDS.items()}
 
 def encode(value: msgspec.Struct) -> bytes:
     """A metadata struct as UTF-8 JSON; members that equal their default are left out."""
-    return msgspec.json.format(msgspec.json.encode(to_builtins(value)), indent=1)
+    return as_json(to_builtins(value))
 
 
-def decode(cls: type[S], data: bytes, where: str) -> S:
-    """A metadata struct from JSON.
+def as_json(members: Any) -> bytes:
+    """Plain values as metadata files have them."""
+    return msgspec.json.format(msgspec.json.encode(members), indent=1)
+
+
+def decode(
+    cls: type[S], data: bytes, where: str, *, prepare: Callable[[Any], Any] = lambda members: members
+) -> S:
+    """A metadata struct from JSON; `prepare` sees the plain values first.
 
     Raises:
         CorruptDataError: the bytes are not JSON of that shape; `where` names the file.
         UnsupportedError: it holds a kind of type that this release does not know.
     """
     try:
-        return from_builtins(cls, msgspec.json.decode(data))
+        return from_builtins(cls, prepare(msgspec.json.decode(data)))
     except (
         msgspec.DecodeError,
         msgspec.ValidationError,
@@ -119,7 +127,11 @@ def _convert(hint: Any, value: Any) -> Any:
     if origin is tuple:
         if not isinstance(value, list):
             raise msgspec.ValidationError(f"expected an array, got {type(value).__name__}")
-        return tuple(_convert(arguments[0], item) for item in value)
+        if arguments[-1] is Ellipsis:
+            return tuple(_convert(arguments[0], item) for item in value)
+        if len(arguments) != len(value):
+            raise msgspec.ValidationError(f"expected an array of {len(arguments)}, got {len(value)}")
+        return tuple(_convert(each, item) for each, item in zip(arguments, value, strict=True))
     if origin is dict and isinstance(value, dict):
         return {
             msgspec.convert(key, arguments[0], strict=False): _convert(arguments[1], item)

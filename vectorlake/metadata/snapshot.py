@@ -9,6 +9,7 @@ import msgspec
 
 from vectorlake.errors import UnsupportedError
 from vectorlake.metadata import codec
+from vectorlake.metadata.index import Index
 from vectorlake.schema import Schema
 
 FORMAT_VERSION: Final = 1
@@ -58,8 +59,10 @@ class Snapshot(msgspec.Struct, frozen=True):
     next_field_id: int = 1
     next_fragment_id: int = 0
     manifests: tuple[ManifestRef, ...] = ()
-    indexes: tuple[dict[str, Any], ...] = ()
-    """Reserved for index segments: kept as they are by releases that do not know them."""
+    indexes: tuple[Index, ...] = ()
+    """Distinct by name; kinds that this release does not know are among them."""
+    other_indexes: tuple[dict[str, Any], ...] = ()
+    """Entries of a file's `indexes` that are of another shape than this release knows: kept as they are."""
     required_features: tuple[str, ...] = ()
     extra: dict[str, Any] = {}
 
@@ -121,7 +124,11 @@ class Branch(msgspec.Struct, frozen=True):
 
 def encode_snapshot(snapshot: Snapshot) -> bytes:
     """A snapshot as the JSON file that commits it."""
-    return codec.encode(snapshot)
+    members = codec.to_builtins(snapshot)
+    others = members.pop("other_indexes", [])
+    if others:
+        members["indexes"] = [*members.get("indexes", []), *others]
+    return codec.as_json(members)
 
 
 def decode_snapshot(data: bytes, where: str) -> Snapshot:
@@ -144,7 +151,25 @@ def decode_snapshot(data: bytes, where: str) -> Snapshot:
         raise UnsupportedError(
             f"{where} requires {', '.join(missing)}, unknown to this release: upgrade vectorlake"
         )
-    return codec.decode(Snapshot, data, where)
+    return codec.decode(Snapshot, data, where, prepare=_with_indexes_sorted)
+
+
+def _with_indexes_sorted(members: Any) -> Any:
+    """The members of a snapshot with those of its indexes set apart that this release can't make anything of."""
+    if not isinstance(members, dict) or not isinstance(members.get("indexes"), list):
+        return members
+    entries: list[Any] = members["indexes"]
+    known = [entry for entry in entries if _is_index(entry)]
+    others = [entry for entry in entries if not _is_index(entry)]
+    return {**members, "indexes": known, "other_indexes": others}
+
+
+def _is_index(entry: Any) -> bool:
+    try:
+        codec.from_builtins(Index, entry)
+    except (msgspec.ValidationError, TypeError, AttributeError):
+        return False
+    return True
 
 
 class _Head(msgspec.Struct):

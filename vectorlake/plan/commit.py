@@ -15,6 +15,7 @@ import numpy as np
 
 from vectorlake.errors import ConflictError
 from vectorlake.metadata.fragment import DataFile, DeletionVector, FieldBounds, Fragment, KeySegment
+from vectorlake.metadata.index import Index
 from vectorlake.metadata.manifest import Manifest
 from vectorlake.metadata.snapshot import ManifestRef, Snapshot
 from vectorlake.schema import Schema
@@ -55,6 +56,8 @@ class Delta(msgspec.Struct, frozen=True):
     """Properties to set, or with None to remove."""
     manifests: tuple[ManifestRef, ...] | None = None
     """Take these manifests as they are instead of the head's (restore)."""
+    indexes: tuple[Index, ...] | None = None
+    """All indexes from now on; None leaves the head's."""
     summary: Mapping[str, Any] = {}
 
 
@@ -241,6 +244,7 @@ def next_snapshot(
         next_field_id=max(delta.next_field_id or 0, head.next_field_id),
         properties=properties,
         manifests=manifests,
+        indexes=head.indexes if delta.indexes is None else delta.indexes,
         next_fragment_id=next_fragment_id,
         next_row_id=next_row_id,
     )

@@ -15,6 +15,7 @@ from vectorlake.schema import Field
 from vectorlake.store.protocol import Store
 from vectorlake.table.context import Context, Integrity
 from vectorlake.table.key_segments import KeySegments
+from vectorlake.table.memo import Memo
 
 _OPEN_FILES: Final = 128
 
@@ -31,6 +32,8 @@ class DataFiles:
         self._lock = Lock()
         self.keys = KeySegments(store, context.integrity)
         """The table's key segments."""
+        self.memo = Memo()
+        """What else of the table is open, such as index files."""
 
     def source(self, file: DataFile) -> FileSource:
         """Where a file lies."""

@@ -139,15 +139,23 @@ class FragmentReader:
         """The version at which each of the rows at some positions last changed."""
         return self._versions(lambda fields: self._columns_at(fields, positions), len(positions))
 
+    def moved_versions(self, start: int, stop: int) -> np.ndarray:
+        """The versions that the physical rows `[start, stop)` brought with them when they were moved here, int64.
+
+        What was written to the fragment since does not count. Only for fragments that hold versions.
+        """
+        holder = self.fragment.file_of(VERSION_FIELD_ID)
+        assert holder is not None
+        (explicit,) = self._columns_range([VERSION_FIELD], start, stop)
+        return _held_versions(explicit, holder)
+
     def _versions(self, columns: Callable[[Sequence[Field]], list[pa.Array]], length: int) -> np.ndarray:
         holder = self.fragment.file_of(VERSION_FIELD_ID)
         if holder is None:
             version = max((file.sequence for file in self.fragment.files), default=0)
             return np.full(length, version, np.int64)
         (explicit,) = columns([VERSION_FIELD])
-        held = np.asarray(explicit.fill_null(holder.sequence).to_numpy(zero_copy_only=False), np.int64)
-        # A branch's files hold its own versions; the sequences of those that the main line took over were lowered.
-        held = np.minimum(held, holder.sequence)
+        held = _held_versions(explicit, holder)
         later = [file.sequence for file in self.fragment.files if file.sequence > holder.sequence]
         return np.maximum(held, max(later, default=0))
 
@@ -285,6 +293,13 @@ def _fill(explicit: pa.Array, implied: np.ndarray) -> np.ndarray:
     """Stored row ids, with those that are null taken from the row's position."""
     ids = np.asarray(explicit.fill_null(-1).to_numpy(zero_copy_only=False), np.int64)
     return np.where(ids < 0, implied, ids)
+
+
+def _held_versions(explicit: pa.Array, holder: DataFile) -> np.ndarray:
+    """Stored versions, with those that are null taken from the file."""
+    held = np.asarray(explicit.fill_null(holder.sequence).to_numpy(zero_copy_only=False), np.int64)
+    # A branch's files hold its own versions; the sequences of those that the main line took over were lowered.
+    return np.asarray(np.minimum(held, holder.sequence))
 
 
 def empty_columns(rows: int) -> pa.RecordBatch:

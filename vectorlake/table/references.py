@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from vectorlake.errors import NotFoundError
+from vectorlake.metadata import codec
 from vectorlake.metadata.manifest import Manifest
 from vectorlake.metadata.snapshot import ManifestRef, Snapshot
 from vectorlake.metadata.tombstone import Tombstone
@@ -67,7 +68,8 @@ class References:
         new: list[np.ndarray] = [np.empty(0, np.uint64)]
         for snapshots in self._new_snapshots():
             for snapshot in snapshots:
-                new.append(path_hashes(_strings(snapshot.indexes)))
+                new.append(path_hashes(_strings(codec.to_builtins(snapshot.indexes))))
+                new.append(path_hashes(_strings(snapshot.other_indexes)))
                 new.append(path_hashes(_strings(snapshot.extra)))
             refs = [ref for snapshot in snapshots for ref in snapshot.manifests]
             new.extend(self._read_manifests(refs))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,7 @@ from vectorlake.store.protocol import Store
 from vectorlake.table.files import DataFiles
 from vectorlake.table.fragment_reader import FragmentReader
 from vectorlake.table.log import TableLog
+from vectorlake.table.memo import Memo
 from vectorlake.tracing import span
 
 _CHUNK = 4096
@@ -33,6 +34,8 @@ class View:
     snapshot: Snapshot
     log: TableLog
     files: DataFiles
+    memo: Memo = field(default_factory=Memo, compare=False, repr=False)
+    """What was worked out about this snapshot."""
 
     @property
     def store(self) -> Store:
@@ -72,7 +75,7 @@ class View:
     def bind(self, predicate: str | Expr | object | None) -> Expr | None:
         """A filter bound to this snapshot's columns, `_row_id` and `_last_updated_version` included."""
         fields = [*self.snapshot.schema.fields, *COMPUTED.values()]
-        return bind(predicate, pa.schema([field.to_storage() for field in fields]))
+        return bind(predicate, pa.schema([known.to_storage() for known in fields]))
 
     def select(self, names: list[str] | None) -> list[Field]:
         """Columns by name, in the order asked for; all of the schema's without names.
@@ -113,7 +116,7 @@ class View:
 
 def to_output(batch: pa.RecordBatch, fields: list[Field]) -> pa.RecordBatch:
     """A batch of storage types as what users see: extension types wrapped, metadata and nullability as declared."""
-    schema = pa.schema([field.to_arrow() for field in fields])
+    schema = pa.schema([known.to_arrow() for known in fields])
     if not fields:
         return batch
     arrays = [wrapped(batch.column(index), field.type) for index, field in enumerate(schema)]
