@@ -157,7 +157,7 @@ class FragmentReader:
         (explicit,) = columns([VERSION_FIELD])
         held = _held_versions(explicit, holder)
         later = [file.sequence for file in self.fragment.files if file.sequence > holder.sequence]
-        return np.maximum(held, max(later, default=0))
+        return np.asarray(np.maximum(held, max(later, default=0)))
 
     def _groups(self, fields: Sequence[Field]) -> tuple[list[_Group], list[tuple[int, Field]]]:
         """The fields by the file that holds them, and those that no file holds."""
