@@ -35,7 +35,7 @@ def best_path(path: Path, *, queries: int) -> Path:
     Raises:
         UnsupportedError: the path asked for needs instructions that this CPU lacks.
     """
-    if path is Path.AVX2 and not _has_avx2():
+    if path is Path.AVX2 and not has_avx2():
         raise UnsupportedError("this CPU has no AVX2: let the path be AUTO")
     if path is not Path.AUTO:
         return path
@@ -43,11 +43,12 @@ def best_path(path: Path, *, queries: int) -> Path:
         return Path.DIRECT
     if _has_wide_units():
         return Path.NUMKONG
-    return Path.AVX2 if _has_avx2() else Path.FLOAT
+    return Path.AVX2 if has_avx2() else Path.FLOAT
 
 
 @functools.cache
-def _has_avx2() -> bool:
+def has_avx2() -> bool:
+    """Whether this CPU has AVX2."""
     import llvmlite.binding
 
     features: dict[str, bool] = llvmlite.binding.get_host_cpu_features()
