@@ -66,7 +66,7 @@ def write_arrays(path: Path, arrays: Arrays, cuts: Cuts, *, name: str) -> IndexF
     columns: list[npt.NDArray[Any] | bytes] = []
     for array, filler in zip(flat.values(), _fillers(start, sizes), strict=True):
         columns += [bytes(filler), array]
-    batch = _batch(columns, list(flat))
+    batch = _batch(columns, list(flat))  # one without columns where a model has nothing to keep
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
     offsets = _offsets(path)
@@ -116,6 +116,8 @@ def _fillers(start: int, sizes: Sequence[int]) -> list[int]:
 
 def _first_offset(empty: pa.RecordBatch) -> int:
     """Where the values of a file's first column begin; the header's length depends on the schema alone."""
+    if not empty.num_columns:
+        return 0
     sink = pa.BufferOutputStream()
     probe = empty.set_column(0, empty.schema.field(0), _as_list(_PROBE))
     with pa.ipc.new_file(sink, probe.schema) as writer:
@@ -269,8 +271,18 @@ class ArrayFile:
         if len(mapped) != self._file.size:
             raise self._damaged(f"it has {len(mapped)} bytes, written with {self._file.size}")
         if (found := f"{_PREFIX}{xxhash.xxh3_64_intdigest(memoryview(mapped)):016x}") != self._file.checksum:
-            raise self._damaged(f"it has checksum {found}, written with {self._file.checksum}")
+            raise self._damaged(
+                f"{self._first_damaged(mapped)}it has checksum {found}, written with {self._file.checksum}"
+            )
         return mapped
+
+    def _first_damaged(self, mapped: mmap.mmap) -> str:
+        """Which array the damage is in, for the message; nothing if it is between them."""
+        for name, info in self._file.arrays.items():
+            data = memoryview(mapped)[info.offset : info.offset + _nbytes(info)]
+            if f"{_PREFIX}{xxhash.xxh3_64_intdigest(data):016x}" != info.checksum:
+                return f"array {name!r} is not what was written; "
+        return ""
 
     def _view(self, info: ArrayInfo) -> np.ndarray:
         assert self._map is not None

@@ -109,13 +109,16 @@ class FlatSearcher:
         step = max(1, _SCORES // max(slots, 1))
         for first in range(0, count if pool else 0, step):
             scores = self._scores(ask.queries[first : first + step])
+            # Vectors that are not finite have no distance from anything.
             scores[:, ~allowed] = np.inf
+            scores[~np.isfinite(scores)] = np.inf
             best = np.argpartition(scores, pool - 1, axis=1)[:, :pool]
             values = np.take_along_axis(scores, best, axis=1)
             estimates[first : first + step, :pool] = values
             found[first : first + step, :pool] = np.where(values < np.inf, best, NO_SLOT)
         return Nominated(found, estimates, probed=count, scored=count * slots)
 
+    @np.errstate(invalid="ignore", over="ignore")
     def _scores(self, queries: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         asked, stored = queries.astype(np.float32), self._vectors.astype(np.float32)
         if self._config.metric is Metric.COSINE:
