@@ -1,0 +1,58 @@
+"""DuckDB's vss extension: HNSW in a table, searched by ORDER BY … LIMIT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from _ann.protocol import Data, Setting, Skip, grid
+
+
+class Vss:
+    con: Any
+
+    def build(self, data: Data, folder: Path, *, threads: int) -> None:
+        self.con = duckdb.connect(str(folder / "vss.duckdb"))
+        try:
+            self.con.execute("LOAD vss")
+        except duckdb.Error as e:
+            reason = str(e).splitlines()[0]
+            raise Skip(f"DuckDB {duckdb.__version__} can't load vss ({reason}): run INSTALL vss first") from e
+        self.con.execute(f"SET threads = {threads}; SET hnsw_enable_experimental_persistence = true")
+        self.width = data.base.shape[1]
+        self.order = {"l2": "l2sq", "cosine": "cosine", "dot": "ip"}[data.metric]
+        flat = pa.array(data.base.reshape(-1))
+        rows = pa.table(
+            {"id": np.arange(len(data.base)), "vec": pa.FixedSizeListArray.from_arrays(flat, self.width)}
+        )
+        self.con.register("rows", rows)
+        self.con.execute("CREATE TABLE t AS FROM rows")
+        self.con.execute(f"CREATE INDEX ix ON t USING HNSW (vec) WITH (metric = '{self.order}')")
+
+    def save(self, folder: Path) -> int | None:
+        self.con.execute("CHECKPOINT")
+        return (folder / "vss.duckdb").stat().st_size
+
+    def settings(self) -> Sequence[Setting]:
+        return grid(ef=(32, 64, 128, 256, 512))
+
+    def prepare(self, setting: Setting, *, threads: int) -> None:
+        self.con.execute(f"SET threads = {threads}; SET hnsw_ef_search = {setting.values['ef']}")
+
+    def search(self, queries: np.ndarray, k: int) -> np.ndarray:
+        distance = {
+            "l2sq": "array_distance",
+            "cosine": "array_cosine_distance",
+            "ip": "array_negative_inner_product",
+        }
+        sql = f"SELECT id FROM t ORDER BY {distance[self.order]}(vec, ?::FLOAT[{self.width}]) LIMIT {k}"
+        found = np.full((len(queries), k), -1, np.int64)
+        for i, query in enumerate(queries):
+            ids = self.con.execute(sql, [query.tolist()]).fetchnumpy()["id"]
+            found[i, : len(ids)] = ids
+        return found

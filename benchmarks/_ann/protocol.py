@@ -1,0 +1,76 @@
+"""What is measured of whom: a contestant builds an index over vectors and answers queries at several settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Skip(Exception):
+    """A contestant can't take part; the message says why."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """One data set, as every contestant gets it.
+
+    Attributes:
+        base: [n, d] float32; of unit length under cosine.
+        queries: [m, d] float32.
+        neighbors: int [m, >= k], the true nearest, nearest first.
+        metric: "l2", "cosine" or "dot".
+        element: how the vectors came (`float16`, `float32`, `uint8`): what a table stores.
+    """
+
+    name: str
+    base: np.ndarray
+    queries: np.ndarray
+    neighbors: np.ndarray
+    metric: str
+    element: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One point of a sweep, by the contestant's own names; later ones look at more."""
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={value}" for name, value in self.values.items()) or "-"
+
+
+class Contestant(Protocol):
+    """One index of one library. Made anew in a process of its own."""
+
+    def build(self, data: Data, folder: Path, *, threads: int) -> None:
+        """Build the index; this is timed. Files may be left in the folder."""
+        ...
+
+    def save(self, folder: Path) -> int | None:
+        """Write it to disk if building did not; bytes on disk that a search needs, None if it can't be saved."""
+        ...
+
+    def settings(self) -> Sequence[Setting]:
+        """Ascending in effort."""
+        ...
+
+    def prepare(self, setting: Setting, *, threads: int) -> None:
+        """Whatever is done once before searches under a setting; not timed."""
+        ...
+
+    def search(self, queries: np.ndarray, k: int) -> np.ndarray:
+        """Ids [m, k] of the nearest rows (positions in `Data.base`), -1 where fewer were found."""
+        ...
+
+
+def grid(**axes: Sequence[Any]) -> list[Setting]:
+    """All combinations; the first axis varies slowest."""
+    points: list[dict[str, Any]] = [{}]
+    for name, values in axes.items():
+        points = [{**point, name: value} for point in points for value in values]
+    return [Setting(point) for point in points]
