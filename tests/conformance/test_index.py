@@ -314,9 +314,7 @@ def test_merging_is_building_the_union(name: str, options: dict[str, Any]) -> No
     trained = made.train(vectors)
     ids = np.random.default_rng(5).permutation(ROWS)
     bounds = [0, 1, 200, 350, ROWS]
-    parts = [
-        made.build(trained, vectors[a:b], ids[a:b]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)
-    ]
+    parts = [made.build(trained, vectors[a:b], ids[a:b]) for a, b in itertools.pairwise(bounds)]
     queries = asked(5, element_of(name), made.metric)
     dropped = np.random.default_rng(6).random(ROWS) < 0.3
     for drop in (np.zeros(ROWS, bool), dropped, np.ones(ROWS, bool)):
