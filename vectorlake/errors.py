@@ -54,3 +54,10 @@ class OutcomeUnknownError(StorageError):
     def __init__(self, message: str, *, commit_id: str) -> None:
         super().__init__(message)
         self.commit_id = commit_id
+
+
+class DamagedIndexWarning(UserWarning):
+    """A part of an index can't be used, which the message names; answers are right all the same, but slower.
+
+    Rebuild the index, or drop it.
+    """

@@ -19,6 +19,11 @@ UINT8: Final = 4
 _CODES: Final[dict[str, int]] = {"f4": FLOAT32, "f8": FLOAT64, "f2": FLOAT16, "i1": INT8, "u1": UINT8}
 
 
+def code_of(dtype: np.dtype[Any]) -> int:
+    """The constant for an element type."""
+    return _CODES[dtype.str[1:]]
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Rows:
     """A matrix of vectors, one a row, kept alive by `array`.

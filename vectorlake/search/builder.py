@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -12,8 +12,9 @@ from vectorlake.expr import Expr
 from vectorlake.expr.build import and_
 from vectorlake.kernels import Metric
 from vectorlake.schema import is_multivector, is_vector
-from vectorlake.search.knn import knn
-from vectorlake.search.queries import vector_column
+from vectorlake.search.choice import Mode
+from vectorlake.search.explain import Explanation, explain
+from vectorlake.search.knn import Options, knn
 from vectorlake.table.view import View
 
 if TYPE_CHECKING:
@@ -28,14 +29,13 @@ class Search:
     view: View
     query: object
     column: str | None = None
-    measure: str | Metric = Metric.L2
     predicate: Expr | None = None
     columns: tuple[str, ...] | None = None
-    k: int = 10
+    options: Options = field(default_factory=Options)
 
     def metric(self, metric: str | Metric) -> Search:
         """Measure by `"l2"`, `"cosine"`, `"dot"` or `"hamming"`."""
-        return replace(self, measure=metric)
+        return self._with(metric=metric)
 
     def where(self, filter: str | Expr | object) -> Search:
         """Only rows for which the filter is true are candidates; several filters must all be true."""
@@ -50,30 +50,59 @@ class Search:
 
     def limit(self, k: int) -> Search:
         """Return so many rows at most (10 by default)."""
-        return replace(self, k=k)
+        return self._with(k=k)
+
+    def offset(self, rows: int) -> Search:
+        """Skip so many of the nearest rows: the next page. Give 0 for the first one, so that pages fit each other."""
+        return self._with(offset=rows)
+
+    def index(self, name: str | None = None) -> Search:
+        """Search by an index: the one named, or the one that fits."""
+        return self._with(index=name, mode=Mode.INDEX)
+
+    def exact(self) -> Search:
+        """Measure all rows, whatever indexes there are."""
+        return self._with(mode=Mode.EXACT)
+
+    def nprobe(self, partitions: int) -> Search:
+        """Look at so many partitions of an IVF index."""
+        return self._effort(nprobe=partitions)
+
+    def ef(self, width: int) -> Search:
+        """Follow so many nodes of a graph index at a time."""
+        return self._effort(ef=width)
+
+    def target_recall(self, recall: float) -> Search:
+        """Look at as much of the index as reaches this recall."""
+        return self._effort(target_recall=recall)
+
+    def max_distance(self, distance: float) -> Search:
+        """Only rows within this distance."""
+        return self._with(max_distance=distance)
+
+    def include(self, row_ids: Any) -> Search:
+        """Only rows with these row ids are candidates."""
+        return self._with(include=row_ids)
+
+    def exclude(self, row_ids: Any) -> Search:
+        """Rows with these row ids are no candidates."""
+        return self._with(exclude=row_ids)
+
+    def group_by(self, column: str, size: int = 1) -> Search:
+        """At most `size` rows for each value of a column."""
+        return self._with(group_by=column, group_size=size)
 
     def to_arrow(self) -> pa.Table:
         """The rows found, nearest first: the selected columns, then `row_id` and `distance`."""
-        schema = self.view.snapshot.schema
-        names = self.columns
-        if names is None:
-            names = tuple(
-                f.name for f in schema.fields if not is_vector(f.type) and not is_multivector(f.type)
-            )
-        field = vector_column(schema, self.column)
-        found = knn(
-            self.view,
-            self.query,
-            column=field.name,
-            k=self.k,
-            metric=self.measure,
-            filter=self.predicate,
-            columns=list(names),
-        )
+        found = knn(self.view, self.query, self._settled())
         if found.num_rows and found["query"][-1].as_py() > 0:
             raise InvalidInputError("search() takes one query vector: use knn() for many")
         rest = found.column_names[4:]
         return found.select([*rest, "row_id", "distance"])
+
+    def explain(self) -> Explanation:
+        """Run it, and tell how: print the result (see `Table.explain_knn`)."""
+        return explain(self.view, self.query, self._settled())
 
     def to_list(self) -> list[dict[str, Any]]:
         """The rows found, as mappings."""
@@ -91,3 +120,16 @@ class Search:
         frame = polars.from_arrow(self.to_arrow())
         assert isinstance(frame, polars.DataFrame)
         return frame
+
+    def _settled(self) -> Options:
+        names = self.columns
+        if names is None:
+            fields = self.view.snapshot.schema.fields
+            names = tuple(f.name for f in fields if not is_vector(f.type) and not is_multivector(f.type))
+        return replace(self.options, column=self.column, filter=self.predicate, columns=names)
+
+    def _with(self, **changes: Any) -> Search:
+        return replace(self, options=replace(self.options, **changes))
+
+    def _effort(self, **changes: Any) -> Search:
+        return self._with(effort=replace(self.options.effort, **changes))

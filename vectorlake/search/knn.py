@@ -1,23 +1,28 @@
-"""Exact k nearest neighbours over a snapshot: stream the vector column through the kernels, then fetch the columns."""
+"""k nearest neighbours over a snapshot: settle what was asked, search exactly or by an index, then fetch the columns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
 from vectorlake.errors import InvalidInputError
 from vectorlake.expr import Expr
-from vectorlake.kernels import ExactKnn, Metric
-from vectorlake.plan.scan import fields_by_name
-from vectorlake.schema import Field, FixedListType
-from vectorlake.search.queries import as_bits, as_queries, refuse_metric, refuse_mode, vector_column
-from vectorlake.table.fragment_reader import FragmentReader
+from vectorlake.kernels import Metric
+from vectorlake.schema import Field
+from vectorlake.search.choice import Effortful, Mode, Target, as_mode, choose_target, positive
+from vectorlake.search.depth import Extent, Grouping, ranked
+from vectorlake.search.exact import ExactEngine
+from vectorlake.search.found import Found
+from vectorlake.search.indexed import IndexEngine, warn
+from vectorlake.search.queries import Queries, as_bits, as_queries, refuse_metric
+from vectorlake.search.ready import ready
+from vectorlake.search.selection import Selection, as_row_ids
 from vectorlake.table.locate import take_rows
-from vectorlake.table.scan import MORSEL_ROWS, ordered_map, width_of
 from vectorlake.table.view import View
 from vectorlake.tracing import span
 
@@ -29,164 +34,150 @@ RESULT: Final = pa.schema(
         pa.field("distance", pa.float64(), False),
     ]
 )
-_BLOCK_BYTES: Final = 32 * 1024 * 1024
-_GATHER: Final = 8
-"""Rows that a filter leaves are gathered before scoring when fewer than one in this many survives; else masked."""
 
 
 @dataclass(frozen=True)
-class Block:
-    """Vectors [rows, dimension] with their row ids, and which of them count (None: all)."""
+class Options:
+    """What `Table.knn` takes besides queries; each is told there."""
 
-    vectors: np.ndarray
-    row_ids: np.ndarray
-    valid: np.ndarray | None
-
-
-def knn(
-    view: View,
-    queries: object,
-    *,
-    column: str | None = None,
-    k: int = 10,
-    metric: str | Metric = Metric.L2,
-    filter: str | Expr | object | None = None,
-    columns: list[str] | None = None,
-    mode: str = "exact",
-    threads: int | None = None,
-) -> pa.Table:
-    """The k nearest rows of each query (see `Table.knn`)."""
-    refuse_mode(mode)
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise InvalidInputError(f"k must be an integer of at least 1, not {k!r}")
-    measure = Metric.parse(metric) if isinstance(metric, str) else metric
-    field = vector_column(view.snapshot.schema, column)
-    refuse_metric(measure, field)
-    wanted = view.select(list(columns or []))
-    predicate = view.bind(filter)
-    asked = as_queries(queries, field)
-    if measure is Metric.HAMMING:
-        asked = as_bits(asked, field)
-    row_ids, distances, counts = np.empty((0, k), np.int64), np.empty((0, k)), np.empty(0, np.int64)
-    if len(asked.vectors):
-        # More neighbours than rows can't be found: a huge k must not reserve memory for them.
-        most = min(int(k), max(view.snapshot.num_rows, 1))
-        with span("knn", table=view.store.uri, version=view.snapshot.version, column=field.name) as told:
-            told.set(queries=len(asked.vectors), k=most)
-            search = ExactKnn(asked.vectors, k=most, metric=measure, threads=threads)
-            rows = 0
-            for block in _blocks(view, field, predicate, threads):
-                rows += len(block.vectors)
-                search.add(block.vectors, block.row_ids, block.valid)
-            row_ids, distances, counts = search.result()
-            told.set(rows=rows, metric=str(measure), filtered=predicate is not None)
-    return _result(view, asked.positions, row_ids, distances, counts, wanted)
+    column: str | None = None
+    k: int | None = 10
+    metric: str | Metric | None = None
+    filter: str | Expr | object | None = None
+    columns: Sequence[str] = ()
+    mode: str | Mode | None = None
+    index: str | None = None
+    effort: Effortful = field(default_factory=Effortful)
+    max_distance: float | None = None
+    offset: int | None = None
+    include: Any = None
+    exclude: Any = None
+    group_by: str | None = None
+    group_size: int = 1
+    threads: int | None = None
 
 
-def _blocks(view: View, field: Field, predicate: Expr | None, threads: int | None) -> Iterator[Block]:
-    """All candidate vectors, block by block: mapped from the file where that works, else read ahead on some threads."""
-    fields = fields_by_name(view.snapshot.schema)
-    rows = max(512, min(MORSEL_ROWS, _BLOCK_BYTES // max(width_of(field.to_storage().type), 1)))
-    unmapped: list[tuple[FragmentReader, int, int]] = []
-    for reader in view.readers(predicate):
-        pieces = reader.mapped(field)
-        ranges = [(0, reader.fragment.row_count)] if predicate is None else reader.prune(predicate, fields)
-        if pieces is None:
-            unmapped.extend(
-                (reader, s, min(s + rows, high)) for low, high in ranges for s in range(low, high, rows)
-            )
-            if len(unmapped) >= 64:
-                yield from _read(view, field, predicate, unmapped, threads)
-                unmapped = []
-        else:
-            yield from _mapped(view, reader, predicate, pieces, ranges)
-    yield from _read(view, field, predicate, unmapped, threads)
+@dataclass(frozen=True)
+class Settled:
+    """A search that is settled, but has not run."""
+
+    view: View
+    target: Target
+    asked: Queries
+    extent: Extent
+    wanted: list[Field]
+    engine: ExactEngine | IndexEngine
+
+    def run(self) -> Found:
+        """Find the rows of each query that is not null."""
+        extent = self.extent
+        if not len(self.asked.vectors):
+            return Found(np.empty((0, 0), np.int64), np.empty((0, 0)), np.empty(0, np.int64))
+        told = span("knn", table=self.view.store.uri, version=self.view.snapshot.version)
+        if not told.recording:
+            return ranked(self.engine, extent, self.view, approximate=self.target.index is not None)
+        with told:
+            most = max(self.view.snapshot.num_rows, 1)
+            depth = most if extent.depth is None else min(extent.depth, most)
+            told.set(column=self.target.field.name, queries=len(self.asked.vectors), k=depth)
+            found = ranked(self.engine, extent, self.view, approximate=self.target.index is not None)
+            told.set(metric=str(self.target.metric), **_told(self.engine))
+            return found
+
+    def to_arrow(self, found: Found) -> pa.Table:
+        """The rows found, with the columns wanted."""
+        return _result(self.view, self.asked.positions, found, self.wanted, first=self.extent.skipped)
 
 
-def _mapped(
-    view: View,
-    reader: FragmentReader,
-    predicate: Expr | None,
-    pieces: list[np.ndarray],
-    ranges: list[tuple[int, int]],
-) -> Iterator[Block]:
-    offset = 0
-    for piece in pieces:
-        for low, high in ranges:
-            for start in range(max(low, offset), min(high, offset + len(piece)), MORSEL_ROWS):
-                stop = min(start + MORSEL_ROWS, high, offset + len(piece))
-                positions, _ = view.matches(reader, predicate, start, stop)
-                vectors = piece[start - offset : stop - offset]
-                if positions is None:
-                    yield Block(vectors, reader.row_ids(start, stop), None)
-                elif len(positions) * _GATHER < stop - start:
-                    if len(positions):
-                        yield Block(vectors[positions - start], reader.row_ids_at(positions), None)
-                else:
-                    valid = np.zeros(stop - start, bool)
-                    valid[positions - start] = True
-                    yield Block(vectors, reader.row_ids(start, stop), valid)
-        offset += len(piece)
+def knn(view: View, queries: object, options: Options) -> pa.Table:
+    """The nearest rows of each query (see `Table.knn`)."""
+    search = settled(view, queries, options)
+    return search.to_arrow(search.run())
 
 
-def _read(
-    view: View,
-    field: Field,
-    predicate: Expr | None,
-    morsels: list[tuple[FragmentReader, int, int]],
-    threads: int | None,
-) -> Iterator[Block]:
-    def read(morsel: tuple[FragmentReader, int, int]) -> Block | None:
-        reader, start, stop = morsel
-        positions, _ = view.matches(reader, predicate, start, stop)
-        if positions is None:
-            return _block(reader.read([field], start, stop).column(0), reader.row_ids(start, stop), field)
-        if not len(positions):
-            return None
-        if len(positions) * _GATHER < stop - start:
-            array = reader.take([field], positions).column(0)
-        else:
-            array = reader.read([field], start, stop).column(0).take(pa.array(positions - start))
-        return _block(array, reader.row_ids_at(positions), field)
-
-    for block in ordered_map(read, morsels, threads=threads or 2):
-        if block is not None:
-            yield block
-
-
-def _block(array: pa.FixedSizeListArray, row_ids: np.ndarray, field: Field) -> Block:
-    assert isinstance(field.type, FixedListType)
-    size = field.type.size
-    values = array.values.slice(array.offset * size, len(array) * size)
-    valid = None
-    if array.null_count or values.null_count:
-        inside = values.is_valid().to_numpy(zero_copy_only=False).reshape(-1, size).all(axis=1)
-        valid = array.is_valid().to_numpy(zero_copy_only=False) & inside
-        values = values.fill_null(0) if values.null_count else values
-    return Block(values.to_numpy(zero_copy_only=False).reshape(-1, size), row_ids, valid)
+def settled(view: View, queries: object, options: Options) -> Settled:
+    """Check everything that was asked, and settle how to search."""
+    extent = _extent(view, options)
+    mode = as_mode(options.mode, asked=options.effort.given or options.index is not None)
+    target = choose_target(
+        view.snapshot, column=options.column, metric=options.metric, index=options.index, mode=mode
+    )
+    refuse_metric(target.metric, target.field)
+    wanted = view.select(list(options.columns)) if options.columns else []
+    selection = Selection(
+        None if options.filter is None else view.bind(options.filter),
+        as_row_ids("include", options.include),
+        as_row_ids("exclude", options.exclude),
+    )
+    asked = as_queries(queries, target.field)
+    if target.metric is Metric.HAMMING:
+        asked = as_bits(asked, target.field)
+    engine: ExactEngine | IndexEngine
+    if target.index is None:
+        engine = ExactEngine(view, target.field, target.metric, asked.vectors, selection, options.threads)
+    else:
+        prepared = ready(view, target.index)
+        for fault in prepared.coverage.faults:
+            warn(fault)
+        wish = options.effort.wish(target.index)
+        engine = IndexEngine(prepared, asked.vectors, selection, wish, threads=options.threads)
+    return Settled(view, target, asked, extent, wanted, engine)
 
 
-def _result(
-    view: View,
-    positions: np.ndarray,
-    row_ids: np.ndarray,
-    distances: np.ndarray,
-    counts: np.ndarray,
-    wanted: list[Field],
-) -> pa.Table:
-    width = row_ids.shape[1]
-    found = np.arange(width)[None, :] < counts[:, None]
-    ids = row_ids[found]
-    ranks = np.broadcast_to(np.arange(width, dtype=np.int32), row_ids.shape)[found]
+def _extent(view: View, options: Options) -> Extent:
+    k = None if options.k is None else positive("k", options.k)
+    offset = None if options.offset is None else positive("offset", options.offset, 0)
+    if options.threads is not None:
+        positive("threads", options.threads)
+    most = options.max_distance
+    if most is not None and (isinstance(most, bool) or math.isnan(most)):
+        raise InvalidInputError(f"max_distance must be a number, not {most!r}")
+    if k is None and most is None:
+        raise InvalidInputError("k=None finds all rows within a distance: give max_distance")
+    group = None
+    if options.group_by is not None:
+        (column,) = view.select([options.group_by])
+        group = Grouping(column, positive("group_size", options.group_size))
+    elif options.group_size != 1:
+        raise InvalidInputError("group_size says how many rows of each group: give group_by, the column")
+    # More neighbours than rows can't be found: a huge k must not reserve memory for them.
+    if k is not None:
+        k = min(k, max(view.snapshot.num_rows, 1))
+    return Extent(k, offset, None if most is None else float(most), group)
+
+
+def _told(engine: ExactEngine | IndexEngine) -> dict[str, str | bool | int]:
+    if isinstance(engine, ExactEngine):
+        return {"rows": engine.rows, "filtered": engine.selection.predicate is not None}
+    trace = engine.trace
+    return {
+        "index": engine.prepared.index.name,
+        "probed": trace.probed,
+        "scored": trace.scored,
+        "candidates": trace.candidates,
+        "rows": trace.scanned,
+    }
+
+
+def _result(view: View, positions: np.ndarray, found: Found, wanted: list[Field], *, first: int) -> pa.Table:
+    width = found.row_ids.shape[1]
+    counts = found.counts
+    total = int(counts.sum())
+    if total == found.row_ids.size:
+        ids, distances = found.row_ids.reshape(-1), found.distances.reshape(-1)
+        ranks = np.tile(np.arange(first, first + width, dtype=np.int32), len(counts))
+    else:
+        there = np.arange(width)[None, :] < counts[:, None]
+        ids, distances = found.row_ids[there], found.distances[there]
+        ranks = np.broadcast_to(np.arange(first, first + width, dtype=np.int32), there.shape)[there]
     query = np.repeat(positions, counts)
     table = pa.Table.from_arrays(
-        [pa.array(query, pa.int64()), pa.array(ranks), pa.array(ids), pa.array(distances[found])],
-        schema=RESULT,
+        [pa.array(query, pa.int64()), pa.array(ranks), pa.array(ids), pa.array(distances)], schema=RESULT
     )
     if wanted:
         rows = take_rows(view, ids, wanted)
-        for index, field in enumerate(rows.schema):
+        for index, column in enumerate(rows.schema):
             # A column of the table that is called like one of ours gets the suffix that joins give the right side.
-            name = f"{field.name}_right" if field.name in RESULT.names else field.name
-            table = table.append_column(field.with_name(name), rows.column(index))
+            name = f"{column.name}_right" if column.name in RESULT.names else column.name
+            table = table.append_column(column.with_name(name), rows.column(index))
     return table

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from vectorlake.errors import InvalidInputError, UnsupportedError
+from vectorlake.errors import InvalidInputError
 from vectorlake.kernels import Metric
 from vectorlake.schema import (
     Field,
@@ -198,14 +198,6 @@ def _from_table(table: pa.Table, column: Field) -> tuple[np.ndarray, np.ndarray]
             f"the query table must have one vector column, it {found}{did_you_mean(column.name, names)}"
         )
     return _as_matrix(table.column(names[0]), column)
-
-
-def refuse_mode(mode: str) -> None:
-    """Refuse a search mode that this release doesn't have."""
-    if mode == "index":
-        raise UnsupportedError("this release has no vector indexes yet: use mode='exact'")
-    if mode != "exact":
-        raise InvalidInputError(f"mode must be 'exact' or 'index', not {mode!r}")
 
 
 def refuse_metric(metric: Metric, column: Field) -> None:

@@ -1,0 +1,258 @@
+"""The search by index: segments nominate, the nominated are measured exactly, uncovered rows are scanned, all is merged."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from vectorlake.errors import CorruptDataError, DamagedIndexWarning
+from vectorlake.index.protocol import Ask, Nominated
+from vectorlake.kernels import Metric
+from vectorlake.kernels.rows import Rows as Matrix
+from vectorlake.kernels.rows import code_of
+from vectorlake.schema import Field, FixedListType, ScalarType
+from vectorlake.search.exact import nearest_among
+from vectorlake.search.found import Found
+from vectorlake.search.plan import Choice, Effort, Facts, Strategy, Wish, choose_strategy, settle_effort
+from vectorlake.search.ready import Chosen, Ready, ReadySegment, choose, ready
+from vectorlake.search.refine import Heaps, refine_mapped, refine_read
+from vectorlake.search.selection import Selection, selected_rows
+from vectorlake.search.vectors import blocks_of
+from vectorlake.table.scan import width_of
+
+BATCH: Final = 16_384
+"""Queries that segments are asked at a time: more bounds no cost, and takes memory."""
+_FEW: Final = 4
+"""So many queries are searched by one thread, where nobody says."""
+
+
+@dataclass
+class Trace:
+    """What one search did: counts, and nanoseconds by stage."""
+
+    probed: int = 0
+    scored: int = 0
+    candidates: int = 0
+    scanned: int = 0
+    read: int = 0
+    bytes_read: int = 0
+    stages: dict[str, int] = field(default_factory=dict)
+
+    def took(self, stage: str, since: int) -> int:
+        """Add the time since then to a stage; returns now."""
+        now = time.perf_counter_ns()
+        self.stages[stage] = self.stages.get(stage, 0) + now - since
+        return now
+
+
+class IndexEngine:
+    """Searches one index in one snapshot.
+
+    A segment that turns out to be damaged is named in a warning, and its rows are scanned.
+    """
+
+    def __init__(
+        self,
+        prepared: Ready,
+        queries: npt.NDArray[Any],
+        selection: Selection,
+        wish: Wish,
+        *,
+        threads: int | None = None,
+    ) -> None:
+        self.prepared = prepared
+        self.queries = queries
+        bits = prepared.index.metric == Metric.HAMMING
+        self._asked = queries if bits else np.ascontiguousarray(queries, np.float32)
+        self._matrix = Matrix.of(np.ascontiguousarray(queries), what="queries")
+        self._selection = selection
+        self._wish = wish
+        self._threads = threads
+        self._chosen: Chosen | None = None
+        self.trace = Trace()
+        self.choice: Choice | None = None
+        self.effort: Effort | None = None
+
+    @property
+    def metric(self) -> Metric:
+        return Metric(self.prepared.index.metric)
+
+    @property
+    def most(self) -> int:
+        """The table's rows."""
+        return self.prepared.view.snapshot.num_rows
+
+    @property
+    def survivors(self) -> int | None:
+        """How many rows the selection leaves; None where it selects all, or is not evaluated yet."""
+        return None if self._chosen is None else self._chosen.survivors
+
+    def nearest(self, k: int, max_distance: float | None) -> Found:
+        """The k nearest rows of each query among those that are looked at, with exact distances."""
+        while True:
+            try:
+                return self._nearest(k, max_distance)
+            except SegmentFault as fault:
+                warn(str(fault))
+                damaged = self.prepared.coverage.damaged | {fault.segment}
+                self.prepared = ready(self.prepared.view, self.prepared.index, without=damaged)
+                self._chosen = None
+
+    def _nearest(self, k: int, max_distance: float | None) -> Found:
+        prepared, count = self.prepared, len(self.queries)
+        threads = self._threads or (1 if count <= _FEW else cores())
+        now = time.perf_counter_ns()
+        if not self._selection.all and self._chosen is None:
+            rows = selected_rows(prepared.view, self._selection, self._threads)
+            self._chosen = choose(prepared, tuple(rows))
+            now = self.trace.took("filter", now)
+        heaps = Heaps.empty(count, k, max_distance)
+        if prepared.segments:
+            effort, choice = self.settle(k)
+            if choice.strategy is Strategy.SCAN_SELECTED:
+                assert self._chosen is not None
+                self._scan(blocks_of(self._chosen.rows, prepared.field), k, heaps)
+                self.trace.took("scan the selected rows", now)
+                return heaps.found()
+            for first in range(0, count, BATCH):
+                self._probe(first, min(first + BATCH, count), effort, heaps, threads)
+            now = time.perf_counter_ns()
+        if self._chosen is not None:
+            if self._chosen.uncovered:
+                self._scan(blocks_of(self._chosen.uncovered, prepared.field), k, heaps)
+        elif prepared.coverage.uncovered_rows:
+            self._scan(prepared.uncovered(), k, heaps)
+        now = self.trace.took("scan uncovered rows", now)
+        found = heaps.found()
+        self.trace.took("sort", now)
+        return found
+
+    def settle(self, k: int) -> tuple[Effort, Choice]:
+        """How much to look at for a depth of k, and in which way."""
+        prepared, chosen = self.prepared, self._chosen
+        effort = settle(prepared, self._wish, k)
+        kind = prepared.field.type
+        assert isinstance(kind, FixedListType)
+        facts = Facts(
+            queries=len(self.queries),
+            dimension=kind.size,
+            row_bytes=width_of(prepared.field.to_storage().type),
+            slots=prepared.live,
+            segments=len(prepared.segments),
+            survivors=None if chosen is None else sum(chosen.counts),
+            effort=effort,
+            largest=largest_effort(prepared),
+            graph=prepared.index.kind == "graph",
+            forced=self._wish.effort is not None,
+        )
+        self.effort, self.choice = effort, choose_strategy(facts)
+        return self.effort, self.choice
+
+    def _probe(self, first: int, end: int, effort: Effort, heaps: Heaps, threads: int) -> None:
+        segments, chosen = self.prepared.segments, self._chosen
+        now = time.perf_counter_ns()
+        ask = Ask(self._asked[first:end], effort.pool, effort.effort, threads=threads)
+        asked: list[tuple[ReadySegment, Nominated]] = []
+        for index, segment in enumerate(segments):
+            asked.append((segment, self._nominate(segment, ask, chosen, index)))
+        slots = best_slots([nominated for _, nominated in asked], effort.pool)
+        now = self.trace.took("probe", now)
+        part = Heaps(heaps.distances[first:end], heaps.row_ids[first:end])
+        whole = first == 0 and end == len(self.queries)
+        matrix = self._matrix if whole else Matrix.of(self._matrix.array[first:end], what="queries")
+        for (segment, nominated), nominees in zip(asked, slots, strict=True):
+            self.trace.probed += nominated.probed
+            self.trace.scored += nominated.scored
+            if segment.vectors is not None:
+                code = element_code(self.prepared.field)
+                refine_mapped(
+                    matrix, self.metric, code, nominees, segment.vectors.places, segment.row_ids, part, threads
+                )
+            else:
+                self.trace.read += refine_read(
+                    matrix, self.metric, nominees, segment, self.prepared.field, part, threads
+                )
+            self.trace.candidates += int(np.count_nonzero(nominees >= 0))
+        self.trace.took("refine", now)
+
+    def _nominate(self, segment: ReadySegment, ask: Ask, chosen: Chosen | None, index: int) -> Nominated:
+        if chosen is not None:
+            share = chosen.counts[index] / max(segment.live, 1)
+            ask = replace(ask, allowed=chosen.words[index], selectivity=share)
+        elif segment.words is not None:
+            ask = replace(ask, allowed=segment.words, selectivity=segment.live / segment.slots)
+        try:
+            return segment.searcher.search(ask)
+        except CorruptDataError as e:
+            raise SegmentFault(segment.opened.segment.id, str(e)) from e
+
+    def _scan(self, blocks: Any, k: int, heaps: Heaps) -> None:
+        found, rows = nearest_among(
+            blocks, self.queries, k=k, metric=self.metric, threads=self._threads
+        )
+        self.trace.scanned += rows
+        heaps.offer(found)
+
+
+class SegmentFault(CorruptDataError):
+    """A segment turned out to be damaged while it was searched."""
+
+    def __init__(self, segment: str, message: str) -> None:
+        super().__init__(message)
+        self.segment = segment
+
+
+def warn(fault: str) -> None:
+    """Say that a part of an index is not used."""
+    warnings.warn(f"{fault}; its rows are scanned instead", DamagedIndexWarning, stacklevel=2)
+
+
+def settle(prepared: Ready, wish: Wish, k: int) -> Effort:
+    """How much each segment of an index looks at for k neighbours."""
+    covered = prepared.coverage
+    assert covered.kind is not None
+    assert covered.config is not None
+    ladder: Sequence[tuple[int, int]] = ()
+    if not prepared.index.calibration:
+        rows = max(segment.slots for segment in prepared.segments)
+        ladder = covered.kind.efforts(covered.config, rows)
+    return settle_effort(prepared.index, ladder, wish, k=k, largest=largest_effort(prepared))
+
+
+def largest_effort(prepared: Ready) -> int:
+    """The effort beyond which no segment looks at more."""
+    return max(segment.searcher.largest_effort for segment in prepared.segments)
+
+
+def best_slots(nominated: Sequence[Nominated], pool: int) -> list[npt.NDArray[np.int64]]:
+    """The slots to measure in each segment: those with the smallest estimates over all segments, `pool` of them."""
+    slots = [np.ascontiguousarray(one.slots, np.int64) for one in nominated]
+    width = sum(part.shape[1] for part in slots)
+    if len(nominated) == 1 or width <= pool:
+        return slots
+    estimates = np.concatenate([one.estimates for one in nominated], axis=1)
+    limit = np.partition(estimates, pool - 1, axis=1)[:, pool - 1, None]
+    return [
+        np.where(one.estimates <= limit, part, -1) for one, part in zip(nominated, slots, strict=True)
+    ]
+
+
+def element_code(column: Field) -> int:
+    """The type of a column's elements, as kernels know it."""
+    assert isinstance(column.type, FixedListType)
+    assert isinstance(column.type.element.type, ScalarType)
+    return code_of(np.dtype(column.type.element.type.name))
+
+
+def cores() -> int:
+    """How many threads work, where nobody says."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+

@@ -1,0 +1,177 @@
+"""An index made ready for searching one snapshot: which slots are live, and where their vectors stand. Made once a view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from vectorlake.index.protocol import Searcher
+from vectorlake.index.slots import slot_words
+from vectorlake.metadata.index import Index
+from vectorlake.schema import Field
+from vectorlake.search.vectors import Addresses, Block, Rows, addresses, blocks_of
+from vectorlake.table.coverage import Coverage, OpenSegment, column_of, coverage
+from vectorlake.table.scan import width_of
+from vectorlake.table.view import View
+
+_KEPT_BYTES: Final = 64 << 20
+"""Up to so many bytes of vectors that no segment covers are kept in memory between searches."""
+
+
+@dataclass(frozen=True)
+class ReadySegment:
+    """An open segment with what a search needs of it.
+
+    Attributes:
+        opened: the segment.
+        row_ids: int64 [slots], contiguous.
+        live: how many slots are.
+        words: the live slots as bits; None where all are.
+        vectors: where the slots' vectors stand; None where they must be read.
+    """
+
+    opened: OpenSegment
+    row_ids: npt.NDArray[np.int64]
+    live: int
+    words: npt.NDArray[np.uint32] | None
+    vectors: Addresses | None
+
+    @property
+    def searcher(self) -> Searcher:
+        return self.opened.searcher
+
+    @property
+    def slots(self) -> int:
+        return len(self.row_ids)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An index, ready to search one snapshot.
+
+    Attributes:
+        coverage: the segments that can be searched, and the rows that have to be scanned.
+        field: the column.
+        segments: those with live rows.
+        kept: the vectors of the rows that have to be scanned; None where there are too many to keep.
+    """
+
+    view: View
+    coverage: Coverage
+    field: Field
+    segments: tuple[ReadySegment, ...]
+    kept: tuple[Block, ...] | None
+
+    @property
+    def index(self) -> Index:
+        return self.coverage.index
+
+    @property
+    def live(self) -> int:
+        """Rows in segments."""
+        return sum(segment.live for segment in self.segments)
+
+    def uncovered(self) -> Iterator[Block]:
+        """The vectors of the rows that no segment covers."""
+        yield from blocks_of(self.coverage.uncovered, self.field) if self.kept is None else self.kept
+
+
+def ready(view: View, index: Index, *, without: frozenset[str] = frozenset()) -> Ready:
+    """Make an index ready for a snapshot, or find it so.
+
+    Args:
+        without: ids of segments that turned out to be damaged: their rows are scanned.
+
+    Raises:
+        UnsupportedError: the column is gone or has another type.
+        CorruptDataError: a file of the table itself is damaged.
+    """
+    key = ("ready index", index.name, index.model_id, tuple(s.id for s in index.segments), without)
+    return view.memo.get(key, lambda: _ready(view, index, without))
+
+
+def _ready(view: View, index: Index, without: frozenset[str]) -> Ready:
+    field = column_of(view, index)
+    covered = coverage(view, index, without=without)
+    segments = tuple(
+        segment
+        for segment in (_segment(opened, field) for opened in covered.segments)
+        if segment.live
+    )
+    width = width_of(field.to_storage().type)
+    kept = None
+    if covered.uncovered_rows * width <= _KEPT_BYTES:
+        kept = tuple(blocks_of(covered.uncovered, field))
+    return Ready(view, covered, field, segments, kept)
+
+
+def _segment(opened: OpenSegment, field: Field) -> ReadySegment:
+    row_ids = np.ascontiguousarray(opened.searcher.row_ids, np.int64)
+    live = int(np.count_nonzero(opened.live))
+    words = None if live == int(np.count_nonzero(row_ids >= 0)) else slot_words(opened.live)
+    vectors = addresses(opened.readers, opened.fragment, opened.position, field) if live else None
+    return ReadySegment(opened, row_ids, live, words, vectors)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The rows that a selection leaves, as an index sees them.
+
+    Attributes:
+        rows: all of them, by fragment.
+        words: for each segment its selected slots as bits.
+        counts: for each segment how many.
+        uncovered: those that no segment covers, by fragment.
+    """
+
+    rows: tuple[Rows, ...]
+    words: tuple[npt.NDArray[np.uint32], ...]
+    counts: tuple[int, ...]
+    uncovered: tuple[Rows, ...]
+
+    @property
+    def survivors(self) -> int:
+        """How many rows are left."""
+        return sum(len(positions) for _, positions in self.rows)
+
+
+def choose(prepared: Ready, rows: tuple[Rows, ...]) -> Chosen:
+    """See selected rows as slots of segments, and as rows that no segment covers."""
+    covered = prepared.coverage
+    if not prepared.segments:
+        return Chosen(rows, (), (), rows)
+    readers = prepared.segments[0].opened.readers
+    place = {reader.fragment.id: index for index, reader in enumerate(readers)}
+    starts = np.cumsum([0, *(reader.fragment.row_count for reader in readers)])
+    # One row more, never selected, for the slots that hold none.
+    mask = np.zeros(int(starts[-1]) + 1, np.bool_)
+    for reader, positions in rows:
+        mask[starts[place[reader.fragment.id]] + positions] = True
+    words, counts = [], []
+    for segment in prepared.segments:
+        allowed = mask[_flat(prepared, segment, starts)]
+        words.append(slot_words(allowed))
+        counts.append(int(np.count_nonzero(allowed)))
+    left: list[Rows] = []
+    for reader, positions in covered.uncovered:
+        kept = positions[mask[starts[place[reader.fragment.id]] + positions]]
+        if len(kept):
+            left.append((reader, kept))
+    return Chosen(rows, tuple(words), tuple(counts), tuple(left))
+
+
+def _flat(prepared: Ready, segment: ReadySegment, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Which row each slot holds, counting the rows of all fragments; the one behind the last where none."""
+
+    def make() -> npt.NDArray[np.int64]:
+        opened = segment.opened
+        flat = starts[opened.fragment] + opened.position
+        flat[opened.fragment < 0] = starts[-1]
+        return np.asarray(flat, np.int64)
+
+    key = ("slots as rows", segment.opened.segment.id, prepared.coverage.damaged)
+    return prepared.view.memo.get(key, make)

@@ -1,0 +1,150 @@
+"""Refine what a segment nominates: measure it exactly from the stored values, mapped or fetched."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from vectorlake.kernels import Metric
+from vectorlake.kernels.heap import NO_ROW
+from vectorlake.kernels.reference import METRIC_CODES
+from vectorlake.kernels.refine import METRIC_HAMMING, offer_found, refine, settle
+from vectorlake.kernels.rows import Rows as Matrix
+from vectorlake.schema import Field
+from vectorlake.search.found import Found
+from vectorlake.search.ready import ReadySegment
+from vectorlake.search.vectors import as_block
+from vectorlake.table.fragment_reader import FragmentReader
+from vectorlake.table.scan import ordered_map
+
+_SHARED: Final = 64
+"""Fewer queries than this are not worth a second thread."""
+_READS: Final = 16
+"""Fragments that are read at a time."""
+
+
+@dataclass(frozen=True)
+class Heaps:
+    """The nearest rows of each query so far, into which segments and scans offer theirs.
+
+    Attributes:
+        distances: float64 [n, k].
+        row_ids: int64 [n, k].
+    """
+
+    distances: npt.NDArray[np.float64]
+    row_ids: npt.NDArray[np.int64]
+
+    @classmethod
+    def empty(cls, count: int, k: int, max_distance: float | None) -> Heaps:
+        """Heaps without rows, into which none comes that is farther than `max_distance`."""
+        most = np.inf if max_distance is None else max_distance
+        return cls(np.full((count, k), most), np.full((count, k), NO_ROW, np.int64))
+
+    def offer(self, found: Found) -> None:
+        """Offer rows that were found elsewhere."""
+        offer_found(
+            np.ascontiguousarray(found.distances), np.ascontiguousarray(found.row_ids), self.distances, self.row_ids
+        )
+
+    def found(self) -> Found:
+        """What they hold, sorted. They are used up."""
+        settle(self.distances, self.row_ids)
+        none = self.row_ids == NO_ROW
+        if none.any():
+            self.distances[none] = np.inf
+            self.row_ids[none] = -1
+            counts = self.row_ids.shape[1] - none.sum(axis=1)
+        else:
+            counts = np.full(len(none), none.shape[1], np.int64)
+        return Found(self.row_ids, self.distances, counts)
+
+
+def refine_mapped(
+    queries: Matrix,
+    metric: Metric,
+    code: int,
+    slots: npt.NDArray[np.int64],
+    places: npt.NDArray[np.int64],
+    row_ids: npt.NDArray[np.int64],
+    heaps: Heaps,
+    threads: int,
+) -> None:
+    """Measure nominated slots [n, pool] where they stand, and offer them.
+
+    Args:
+        queries: [n, d], without gaps.
+        metric: the distance.
+        code: element type of the stored vectors.
+        slots: int64 [n, pool], -1 where there is none.
+        places: int64 [slots], addresses, 0 for none.
+        row_ids: int64 [slots].
+    """
+    count = queries.count
+    address, base, names = queries.address, places.ctypes.data, row_ids.ctypes.data
+
+    def part(first: int, end: int) -> None:
+        refine(
+            METRIC_CODES.get(metric, METRIC_HAMMING),
+            queries.code,
+            address,
+            code,
+            first,
+            end,
+            np.empty((1, queries.dimension)),
+            slots,
+            base,
+            names,
+            heaps.distances,
+            heaps.row_ids,
+        )
+
+    if threads <= 1 or count < _SHARED:
+        part(0, count)
+        return
+    step = -(-count // (threads * 4))
+    with ThreadPoolExecutor(threads, "vectorlake-refine") as pool:
+        for done in [pool.submit(part, s, min(s + step, count)) for s in range(0, count, step)]:
+            done.result()
+
+
+def refine_read(
+    queries: Matrix,
+    metric: Metric,
+    slots: npt.NDArray[np.int64],
+    segment: ReadySegment,
+    field: Field,
+    heaps: Heaps,
+    threads: int,
+) -> int:
+    """Measure nominated slots of a segment whose vectors are not mapped: each is read once; returns how many were."""
+    opened = segment.opened
+    distinct, inverse = np.unique(slots, return_inverse=True)
+    fragment = np.where(distinct >= 0, opened.fragment[distinct], -1)
+    position = opened.position[distinct]
+    places = np.zeros(len(distinct), np.int64)
+    kept: list[npt.NDArray[Any]] = []
+
+    def read(index: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any], npt.NDArray[np.bool_] | None]:
+        at = np.flatnonzero(fragment == index)
+        order = at[np.argsort(position[at], kind="stable")]
+        reader: FragmentReader = opened.readers[index]
+        block = as_block(reader.take([field], position[order]).column(0), order, field)
+        return order, np.ascontiguousarray(block.vectors), block.valid
+
+    wanted = np.unique(fragment[fragment >= 0]).tolist()
+    code = queries.code
+    for order, vectors, valid in ordered_map(read, wanted, threads=min(_READS, max(len(wanted), 1))):
+        rows = Matrix.of(vectors, what="vectors")
+        code = rows.code
+        where = rows.address + np.arange(rows.count, dtype=np.int64) * rows.stride
+        places[order] = where if valid is None else np.where(valid, where, 0)
+        kept.append(rows.array)
+    compact = np.where(slots >= 0, inverse.reshape(slots.shape), -1).astype(np.int64)
+    names = np.where(distinct >= 0, segment.row_ids[distinct], -1)
+    refine_mapped(queries, metric, code, compact, places, names, heaps, threads)
+    return int(np.count_nonzero(places))
