@@ -106,7 +106,7 @@ CASES: dict[str, tuple[Action, type[Exception], str]] = {
     "knn on a scalar column": (lambda t: t.knn([1.0] * 3, "price"), vl.InvalidInputError, "not a vector"),
     "knn on an unknown column": (lambda t: t.knn([1.0] * 3, "vek"), vl.NotFoundError, "did you mean 'vec'"),
     "knn of words": (lambda t: t.knn(["a", "b", "c"]), vl.InvalidInputError, "numbers|vectors"),
-    "knn with an index": (lambda t: t.knn([1.0] * 3, mode="index"), vl.UnsupportedError, "exact"),
+    "knn without an index": (lambda t: t.knn([1.0] * 3, mode="index"), vl.InvalidInputError, "create_index"),
     "knn in an unknown mode": (lambda t: t.knn([1.0] * 3, mode="fast"), vl.InvalidInputError, "mode"),
     "adding a column that exists": (lambda t: t.add_column("price", type=pa.int8()), vl.AlreadyExistsError, "'price' exists"),
     "adding a column without a type": (lambda t: t.add_column("x"), vl.InvalidInputError, "needs a type"),

@@ -92,7 +92,7 @@ def refine(
             if i + _AHEAD < count:
                 _fetch(places[i + _AHEAD], size)
             if metric == METRIC_HAMMING:
-                value = np.float64(differing_bits(query_address + q * stride, places[i], dimension))
+                value = float(differing_bits(query_address + q * stride, places[i], dimension))
             else:
                 vector, single = as_floats(code, places[i], dimension, buffer)
                 value = distance(metric, address_of(query), length, vector, dimension, single)

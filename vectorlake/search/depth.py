@@ -78,7 +78,9 @@ def ranked(engine: Engine, extent: Extent, view: View, *, approximate: bool) -> 
         whole = bool((found.counts < deep).all()) or deep == most
         if extent.group is not None:
             kept = grouped(found, extent.group, view)
-            whole = whole or (wanted is not None and bool(((kept.counts >= wanted) | (found.counts < deep)).all()))
+            whole = whole or (
+                wanted is not None and bool(((kept.counts >= wanted) | (found.counts < deep)).all())
+            )
         else:
             kept = found
         if whole:
@@ -121,7 +123,9 @@ def _occurrence(codes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """How often each value came before."""
     order = np.argsort(codes, kind="stable")
     ordered = codes[order]
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(codes) else codes[:0]
+    starts = (
+        np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(codes) else codes[:0]
+    )
     lengths = np.diff(np.append(starts, len(codes)))
     before = np.empty(len(codes), np.int64)
     before[order] = np.arange(len(codes)) - np.repeat(starts, lengths)

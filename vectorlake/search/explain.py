@@ -86,10 +86,8 @@ class Explanation:
 
     def _indexed(self) -> list[str]:
         recall = "" if self.expected_recall is None else f", expected recall@10 {self.expected_recall:.3f}"
-        lines = [
-            f"  index {self.index!r} ({self.kind}): {self.segments} segments cover {self.covered_rows:,} rows, "
-            f"{self.uncovered_rows:,} rows are scanned"
-        ]
+        covered = f"{self.segments} segments cover {self.covered_rows:,} rows"
+        lines = [f"  index {self.index!r} ({self.kind}): {covered}, {self.uncovered_rows:,} rows are scanned"]
         if self.effort is not None:
             lines.append(f"  effort {self.effort}, pool {self.pool} ({self.why}){recall}")
         if self.survivors is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -173,7 +173,14 @@ class IndexEngine:
             if segment.vectors is not None:
                 code = element_code(self.prepared.field)
                 refine_mapped(
-                    matrix, self.metric, code, nominees, segment.vectors.places, segment.row_ids, part, threads
+                    matrix,
+                    self.metric,
+                    code,
+                    nominees,
+                    segment.vectors.places,
+                    segment.row_ids,
+                    part,
+                    threads,
                 )
             else:
                 self.trace.read += refine_read(
@@ -194,9 +201,7 @@ class IndexEngine:
             raise SegmentFault(segment.opened.segment.id, str(e)) from e
 
     def _scan(self, blocks: Any, k: int, heaps: Heaps) -> None:
-        found, rows = nearest_among(
-            blocks, self.queries, k=k, metric=self.metric, threads=self._threads
-        )
+        found, rows = nearest_among(blocks, self.queries, k=k, metric=self.metric, threads=self._threads)
         self.trace.scanned += rows
         heaps.offer(found)
 
@@ -239,9 +244,7 @@ def best_slots(nominated: Sequence[Nominated], pool: int) -> list[npt.NDArray[np
         return slots
     estimates = np.concatenate([one.estimates for one in nominated], axis=1)
     limit = np.partition(estimates, pool - 1, axis=1)[:, pool - 1, None]
-    return [
-        np.where(one.estimates <= limit, part, -1) for one, part in zip(nominated, slots, strict=True)
-    ]
+    return [np.where(one.estimates <= limit, part, -1) for one, part in zip(nominated, slots, strict=True)]
 
 
 def element_code(column: Field) -> int:
@@ -254,5 +257,3 @@ def element_code(column: Field) -> int:
 def cores() -> int:
     """How many threads work, where nobody says."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-

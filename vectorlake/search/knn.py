@@ -13,7 +13,7 @@ import pyarrow as pa
 from vectorlake.errors import InvalidInputError
 from vectorlake.expr import Expr
 from vectorlake.kernels import Metric
-from vectorlake.schema import Field
+from vectorlake.schema import Field, did_you_mean, listing
 from vectorlake.search.choice import Effortful, Mode, Target, as_mode, choose_target, positive
 from vectorlake.search.depth import Extent, Grouping, ranked
 from vectorlake.search.exact import ExactEngine
@@ -55,6 +55,29 @@ class Options:
     group_by: str | None = None
     group_size: int = 1
     threads: int | None = None
+
+
+def options_of(
+    *,
+    nprobe: int | None = None,
+    ef: int | None = None,
+    target_recall: float | None = None,
+    pool: int | None = None,
+    **others: Any,
+) -> Options:
+    """Options from the keyword arguments of `Table.knn`.
+
+    Raises:
+        InvalidInputError: an unknown one.
+    """
+    known = set(Options.__dataclass_fields__) - {"effort"}
+    for name in others:
+        if name not in known:
+            names = sorted(known)
+            raise InvalidInputError(
+                f"unknown option {name!r}{did_you_mean(name, names)}; choose from {listing(names)}"
+            )
+    return Options(**others, effort=Effortful(nprobe, ef, target_recall, pool))
 
 
 @dataclass(frozen=True)

@@ -102,18 +102,21 @@ def settle_effort(
         pool = near[1] if near else CALIBRATED_K
         recall = near[2] if near and near[0] == wish.effort and k <= CALIBRATED_K else None
         effort = min(wish.effort, largest)
-        return Effort(effort, wish.pool or pool_for(pool, k), _number(recall), "as given")
+        return Effort(effort, _pool(wish, pool, k), _number(recall), "as given")
     target = DEFAULT_RECALL if wish.target is None else wish.target
     if not known:
         effort, pool = ladder[-1] if ladder else (largest, CALIBRATED_K)
         return Effort(
-            min(effort, largest), wish.pool or pool_for(pool, k), None, "the most, as the index has no calibration"
+            min(effort, largest),
+            _pool(wish, pool, k),
+            None,
+            "the most, as the index has no calibration",
         )
     reached = next((i for i, rung in enumerate(known) if rung[2] >= target), None)
     if reached is None:
         effort, pool, recall = known[-1]
         why = f"the most: recall@10 of {target:g} was not reached when the index was calibrated"
-        return Effort(min(effort, largest), wish.pool or pool_for(pool, k), recall, why)
+        return Effort(min(effort, largest), _pool(wish, pool, k), recall, why)
     effort, pool, recall = known[reached]
     if reached and known[reached - 1][2] < recall:
         low = known[reached - 1]
@@ -122,7 +125,11 @@ def settle_effort(
         pool = math.ceil(_between(low[1], pool, share))
         recall = target
     why = f"calibrated for recall@10 of {target:g}"
-    return Effort(min(effort_for(effort, k), largest), wish.pool or pool_for(pool, k), recall, why)
+    return Effort(min(effort_for(effort, k), largest), _pool(wish, pool, k), recall, why)
+
+
+def _pool(wish: Wish, pool: int, k: int) -> int:
+    return pool_for(pool, k) if wish.pool is None else max(wish.pool, k)
 
 
 def pool_for(pool: int, k: int) -> int:

@@ -98,9 +98,7 @@ def _ready(view: View, index: Index, without: frozenset[str]) -> Ready:
     field = column_of(view, index)
     covered = coverage(view, index, without=without)
     segments = tuple(
-        segment
-        for segment in (_segment(opened, field) for opened in covered.segments)
-        if segment.live
+        segment for segment in (_segment(opened, field) for opened in covered.segments) if segment.live
     )
     width = width_of(field.to_storage().type)
     kept = None

@@ -48,7 +48,10 @@ class Heaps:
     def offer(self, found: Found) -> None:
         """Offer rows that were found elsewhere."""
         offer_found(
-            np.ascontiguousarray(found.distances), np.ascontiguousarray(found.row_ids), self.distances, self.row_ids
+            np.ascontiguousarray(found.distances),
+            np.ascontiguousarray(found.row_ids),
+            self.distances,
+            self.row_ids,
         )
 
     def found(self) -> Found:

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from vectorlake.plan.changes import By
     from vectorlake.plan.compaction import CompactionPlan
     from vectorlake.search.builder import Search
+    from vectorlake.search.explain import Explanation
+    from vectorlake.search.searcher import KnnSearcher
     from vectorlake.table.changes import Changes
     from vectorlake.table.dataset import ScanDataset
     from vectorlake.table.diff import Diff
@@ -271,26 +273,55 @@ class Table:
         self,
         queries: object,
         column: str | None = None,
-        k: int = 10,
-        metric: str | Metric = "l2",
+        k: int | None = 10,
+        metric: str | Metric | None = None,
         *,
         filter: str | Expr | object | None = None,
         columns: Sequence[str] = (),
-        mode: str = "exact",
+        mode: str | None = None,
+        index: str | None = None,
+        nprobe: int | None = None,
+        ef: int | None = None,
+        target_recall: float | None = None,
+        pool: int | None = None,
+        max_distance: float | None = None,
+        offset: int | None = None,
+        include: object = None,
+        exclude: object = None,
+        group_by: str | None = None,
+        group_size: int = 1,
         threads: int | None = None,
     ) -> pa.Table:
-        """The `k` nearest rows of each query vector, exactly: as a float64 scan would find them, ties by row id.
+        """The `k` nearest rows of each query vector: exactly, as a float64 scan would find them, or by an index.
+
+        By an index some of the nearest may be missed, but distances and order are exact, deleted rows never show, and rows
+        that the index does not cover yet are scanned.
 
         Args:
             queries: one vector, or many: a numpy array [queries, dimension] or [dimension], lists of numbers, an Arrow
                 array of vectors, or a table or scan with one vector column. A null query has no matches.
             column: the vector column; may be left out if there is one only.
-            k: neighbours a query; fewer come back where fewer rows match.
+            k: neighbours a query; fewer come back where fewer rows match. None for all within `max_distance`.
             metric: `"l2"` (squared), `"cosine"` (1 - similarity), `"dot"` (negative product) or `"hamming"` (differing
-                bits of packed binary vectors): smaller is nearer.
+                bits of packed binary vectors): smaller is nearer. By default the index's, without an index `"l2"`.
             filter: only rows for which it is true are candidates (they are selected before the search, not after).
             columns: further columns of the rows found.
-            mode: `"exact"`; the only one until the table has indexes.
+            mode: `"exact"`, `"index"`, or `"auto"`: by an index if one fits. By default exact, unless one of the next
+                five arguments asks for an index.
+            index: the name of the index; by default the newest that fits column and metric.
+            nprobe: partitions of an IVF index to look at.
+            ef: nodes of a graph index to follow at a time.
+            target_recall: instead of these, look at as much as reached this recall@k when the index was made; 0.95
+                by default.
+            pool: rows that are measured exactly for each query.
+            max_distance: only rows within this distance.
+            offset: skip so many of the nearest; `rank` counts from there. Give 0 for the first page, so that approximate
+                pages of one version come from one search (down to rank 1,024) and neither overlap nor leave rows out.
+            include: only rows with these row ids are candidates.
+            exclude: rows with these row ids are no candidates.
+            group_by: a column of which each value may occur `group_size` times among the `k` rows (nulls are one value).
+            group_size: see there.
+            threads: as many as the process may run on, by default; one by an index for few queries.
 
         Returns:
             An Arrow table in the order of queries and ranks: `query` (index, int64), `rank` (from 0, int32),
@@ -298,22 +329,83 @@ class Table:
             never match. Memory is bounded, whatever the table's size.
 
         Raises:
-            InvalidInputError: dimension mismatch, a query with NaN or infinity, k < 1, an unknown metric or mode.
-            NotFoundError: an unknown column.
-        """
-        from vectorlake.search.knn import knn
+            InvalidInputError: dimension mismatch, a query with NaN or infinity, k < 1, an unknown metric or mode, an index
+                of another metric or column, no index where one is asked for.
+            NotFoundError: an unknown column or index.
 
-        return knn(
-            self._view,
-            queries,
+        Warns:
+            DamagedIndexWarning: a part of the index can't be read, which is named; its rows are scanned.
+        """
+        from vectorlake.search.choice import Effortful
+        from vectorlake.search.knn import Options, knn
+
+        options = Options(
             column=column,
             k=k,
             metric=metric,
             filter=filter,
-            columns=list(columns),
+            columns=columns,
             mode=mode,
+            index=index,
+            effort=Effortful(nprobe, ef, target_recall, pool),
+            max_distance=max_distance,
+            offset=offset,
+            include=include,
+            exclude=exclude,
+            group_by=group_by,
+            group_size=group_size,
             threads=threads,
         )
+        return knn(self._view, queries, options)
+
+    def searcher(
+        self,
+        column: str | None = None,
+        *,
+        index: str | None = None,
+        metric: str | Metric | None = None,
+        k: int = 10,
+        nprobe: int | None = None,
+        ef: int | None = None,
+        target_recall: float | None = None,
+        pool: int | None = None,
+        filter: str | Expr | object | None = None,
+        threads: int | None = None,
+    ) -> KnnSearcher:
+        """A search by an index, planned once for many calls: `t.searcher(k=5).search(vector)` → (row ids, distances).
+
+        For loops in which microseconds count: it answers as `knn` does with the same arguments, as arrays. It stays at this
+        version of the table.
+
+        Raises:
+            InvalidInputError: no index, or one of another metric or column.
+            NotFoundError: an unknown column or index.
+        """
+        from vectorlake.search.choice import Effortful
+        from vectorlake.search.searcher import make_searcher
+
+        return make_searcher(
+            self._view,
+            column=column,
+            index=index,
+            metric=metric,
+            k=k,
+            effort=Effortful(nprobe, ef, target_recall, pool),
+            filter=filter,
+            threads=threads,
+        )
+
+    def explain_knn(
+        self, queries: object, column: str | None = None, k: int | None = 10, **options: Any
+    ) -> Explanation:
+        """Run a search and tell how it was done: index, effort, candidates, bytes, estimated costs, time by stage.
+
+        Takes what `knn` takes. Prints as a plan; the rows found are in it too.
+        """
+        from vectorlake.search.explain import explain
+        from vectorlake.search.knn import options_of
+
+        return explain(self._view, queries, options_of(column=column, k=k, **options))
 
     def search(self, query: object, column: str | None = None) -> Search:
         """A search for one query as a builder: `t.search(v).where("price < 3").select(["name"]).limit(5).to_arrow()`."""

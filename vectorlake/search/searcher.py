@@ -1,0 +1,150 @@
+"""A search planned once and run many times, with as little as possible around the kernels: for loops of single queries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vectorlake.errors import CorruptDataError, InvalidInputError
+from vectorlake.index.protocol import Ask
+from vectorlake.kernels import Metric
+from vectorlake.kernels.heap import NO_ROW
+from vectorlake.kernels.reference import METRIC_CODES
+from vectorlake.kernels.refine import METRIC_HAMMING, refine, settle
+from vectorlake.schema import FixedListType
+from vectorlake.search.choice import Effortful, Mode, choose_target, positive
+from vectorlake.search.indexed import IndexEngine, element_code, warn
+from vectorlake.search.indexed import settle as settle_effort
+from vectorlake.search.ready import Ready, ready
+from vectorlake.search.selection import Selection
+from vectorlake.table.view import View
+
+
+class KnnSearcher:
+    """The k nearest rows by an index of one snapshot, for queries that come one by one or in batches.
+
+    Everything but the search itself is settled when it is made: later versions of the table do not show. Safe to share
+    between threads. Made by `Table.searcher`.
+
+    Attributes:
+        index: the index's name.
+        effort: partitions (IVF) or beam width (graph) that are looked at.
+        pool: rows that are measured exactly for each query.
+    """
+
+    def __init__(
+        self, view: View, prepared: Ready, wish: Any, selection: Selection, *, k: int, threads: int | None
+    ) -> None:
+        self.index = prepared.index.name
+        self.k = k
+        self._view = view
+        self._prepared = prepared
+        self._wish = wish
+        self._selection = selection
+        self._threads = threads
+        kind = prepared.field.type
+        assert isinstance(kind, FixedListType)
+        self.dimension = kind.size
+        metric = Metric(prepared.index.metric)
+        self._bits = metric is Metric.HAMMING
+        self._metric = METRIC_CODES.get(metric, METRIC_HAMMING)
+        self._element = np.dtype(np.uint8 if self._bits else np.float32)
+        self._code = element_code(prepared.field)
+        self.effort = self.pool = 0
+        if prepared.segments:
+            effort = settle_effort(prepared, wish, k)
+            self.effort, self.pool = effort.effort, effort.pool
+        # One mapped segment that covers all rows, and all of them wanted: nothing but two kernels.
+        segments = prepared.segments
+        self._lean = (
+            segments[0]
+            if len(segments) == 1
+            and segments[0].vectors is not None
+            and not prepared.coverage.uncovered_rows
+            and selection.all
+            and prepared.field.type.element.type.name != "float64"  # type: ignore[union-attr]
+            else None
+        )
+        if self._lean is not None:
+            assert self._lean.vectors is not None
+            self._places = int(self._lean.vectors.places.ctypes.data)
+            self._row_ids = int(self._lean.row_ids.ctypes.data)
+            self._share = self._lean.live / self._lean.slots
+
+    def search(self, queries: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """The nearest rows of one vector [dimension] or of several [n, dimension].
+
+        Queries are rounded to float32 (hamming: packed bits, uint8).
+
+        Returns:
+            row ids int64 [n, k], -1 where fewer were found; distances float64 [n, k], infinity there.
+
+        Raises:
+            InvalidInputError: another dimension, or a query with NaN or infinity.
+        """
+        given = np.ascontiguousarray(queries, self._element)
+        if given.ndim == 1:
+            given = given.reshape(1, -1)
+        if given.ndim != 2 or given.shape[1] != self.dimension:
+            raise InvalidInputError(
+                f"queries must be [n, {self.dimension}] or [{self.dimension}], not of shape {given.shape}"
+            )
+        if not self._bits and not np.isfinite(given).all():
+            raise InvalidInputError("a query holds NaN or infinity: no distance to it means anything")
+        if self._lean is None or len(given) > 1:
+            return self._general(given)
+        lean = self._lean
+        ask = Ask(given, self.pool, self.effort, lean.words, self._share)
+        try:
+            slots = lean.searcher.search(ask).slots
+        except CorruptDataError:
+            return self._general(given)
+        distances = np.full((1, self.k), np.inf)
+        row_ids = np.full((1, self.k), NO_ROW, np.int64)
+        refine(
+            self._metric,
+            4 if self._bits else 0,
+            given.ctypes.data,
+            self._code,
+            0,
+            1,
+            np.empty((1, self.dimension)),
+            slots,
+            self._places,
+            self._row_ids,
+            distances,
+            row_ids,
+        )
+        settle(distances, row_ids)
+        if row_ids[0, -1] == NO_ROW:
+            row_ids[row_ids == NO_ROW] = -1
+        return row_ids, distances
+
+    def _general(self, queries: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        engine = IndexEngine(self._prepared, queries, self._selection, self._wish, threads=self._threads)
+        found = engine.nearest(self.k, None)
+        return found.row_ids, found.distances
+
+
+def make_searcher(
+    view: View,
+    *,
+    column: str | None,
+    index: str | None,
+    metric: str | Metric | None,
+    k: int,
+    effort: Effortful,
+    filter: Any,
+    threads: int | None,
+) -> KnnSearcher:
+    """Plan a search (see `Table.searcher`)."""
+    target = choose_target(view.snapshot, column=column, metric=metric, index=index, mode=Mode.INDEX)
+    assert target.index is not None
+    depth = min(positive("k", k), max(view.snapshot.num_rows, 1))
+    prepared = ready(view, target.index)
+    for fault in prepared.coverage.faults:
+        warn(fault)
+    selection = Selection(view.bind(filter))
+    return KnnSearcher(view, prepared, effort.wish(target.index), selection, k=depth, threads=threads)
