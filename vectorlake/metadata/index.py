@@ -40,7 +40,7 @@ class IndexSegment(msgspec.Struct, frozen=True):
     version: int
     """The table's version whose values the segment holds."""
     rows: int
-    """Rows that it holds, those deleted since included; null vectors are counted too, though they have no code."""
+    """Rows that it holds, those deleted since included, and those that match nothing (null vectors), which have no code."""
     min_row_id: int = 0
     max_row_id: int = -1
     extra: dict[str, Any] = {}
@@ -67,6 +67,8 @@ class Index(msgspec.Struct, frozen=True):
     chosen: dict[str, str] = {}
     """Option → why it has its value, for those that were settled from the data."""
     segments: tuple[IndexSegment, ...] = ()
+    trained_rows: int = 0
+    """Rows of the table when the model was trained: one that has grown far beyond that wants another."""
     calibration: tuple[tuple[int, int, float], ...] = ()
     """(effort, pool, recall@10) as measured when the model was trained, ascending; empty if it was not."""
     extra: dict[str, Any] = {}

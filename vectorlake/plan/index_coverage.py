@@ -44,12 +44,12 @@ class Held:
 
     Attributes:
         row_ids: int64 [slots], negative where a slot is empty; an id may have several slots.
-        nulls: int64, ids of rows whose vector was null.
+        skipped: int64, ids of rows that it knows but has no slot for: their vector is null or can match nothing.
         version: whose values it holds.
     """
 
     row_ids: npt.NDArray[np.int64]
-    nulls: npt.NDArray[np.int64]
+    skipped: npt.NDArray[np.int64]
     version: int
 
 
@@ -61,12 +61,14 @@ class Placed:
         live: bool [slots], whether the slot's row is there with the value that was indexed, and no newer segment has it.
         fragment: int32 [slots], index of the extent, -1 where not live.
         position: int64 [slots], physical position in that fragment, -1 where not live.
-        stale: slots whose row is there with a newer value, or is left to a newer segment.
+        skipped: bool [skipped], the same of the rows without a slot.
+        stale: rows (slots) that are there with a newer value, or are left to a newer segment.
     """
 
     live: npt.NDArray[np.bool_]
     fragment: npt.NDArray[np.int32]
     position: npt.NDArray[np.int64]
+    skipped: npt.NDArray[np.bool_]
     stale: int
 
 
@@ -172,14 +174,14 @@ def place(rows: RowMap, segments: Sequence[Held]) -> tuple[list[Placed], npt.NDA
     for index in order:
         held = segments[index]
         flat, fragment, live, stale = _held_rows(rows, held.row_ids, held.version, covered)
-        nothing, _, null, _ = _held_rows(rows, held.nulls, held.version, covered)
+        nothing, _, skipped, replaced = _held_rows(rows, held.skipped, held.version, covered)
         covered[flat[live]] = True
-        covered[nothing[null]] = True
+        covered[nothing[skipped]] = True
         position = flat - rows.offsets[fragment]
         if not live.all():
             fragment[~live] = NOWHERE
             position[~live] = NOWHERE
-        placed[index] = Placed(live, fragment, position, stale)
+        placed[index] = Placed(live, fragment, position, skipped, stale + replaced)
     return [placed[index] for index in range(len(segments))], covered
 
 

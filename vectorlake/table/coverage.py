@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -15,13 +14,13 @@ from vectorlake.index.protocol import ROW_IDS, Config, IndexKind, Searcher
 from vectorlake.index.registry import kind_for_reading
 from vectorlake.kernels.metric import Metric
 from vectorlake.metadata.index import Index, IndexFile, IndexSegment
-from vectorlake.plan.index_coverage import Extent, Held, RowMap, place, uncovered
+from vectorlake.plan.index_coverage import Extent, Held, Placed, RowMap, place, uncovered
 from vectorlake.schema import ROW_ID_FIELD_ID, VERSION_FIELD_ID, Field, FixedListType, ListType, ScalarType
 from vectorlake.table.fragment_reader import FragmentReader
 from vectorlake.table.view import View
 
-NULL_ROW_IDS: Final = "null_row_ids"
-"""The array of a segment's file with the ids of rows whose vector is null; absent if there is none."""
+SKIPPED_ROW_IDS: Final = "skipped_row_ids"
+"""The array of a segment's file with the ids of rows whose vector is null or can match nothing; absent without any."""
 _NO_IDS: Final = np.empty(0, np.int64)
 
 
@@ -36,7 +35,6 @@ class OpenSegment:
         readers: the snapshot's fragments.
         fragment: int32 [slots] into readers, -1 where not live.
         position: int64 [slots], physical position in that fragment, -1 where not live.
-        stale: slots whose row is in this snapshot with another value than was indexed, or in a newer segment.
     """
 
     segment: IndexSegment
@@ -45,7 +43,31 @@ class OpenSegment:
     readers: tuple[FragmentReader, ...]
     fragment: npt.NDArray[np.int32]
     position: npt.NDArray[np.int64]
-    stale: int
+
+
+@dataclass(frozen=True)
+class SegmentState:
+    """How much of a segment a snapshot needs yet.
+
+    Attributes:
+        live: slots of live rows.
+        skipped: int64, ids of live rows that are known to match nothing.
+        stale: rows that are there with another value than was indexed, or that a newer segment has.
+        dead: rows that it holds for nothing: deleted, or stale.
+        fault: why it can't be read; everything else is zero then.
+    """
+
+    segment: IndexSegment
+    live: int = 0
+    skipped: npt.NDArray[np.int64] = field(default_factory=lambda: _NO_IDS)
+    stale: int = 0
+    dead: int = 0
+    fault: str | None = None
+
+    @property
+    def live_rows(self) -> int:
+        """Rows that the snapshot needs it for (slots, where a row has several)."""
+        return self.live + len(self.skipped)
 
 
 @dataclass(frozen=True)
@@ -61,7 +83,7 @@ class Coverage:
         covered_rows: live rows that need no scan: those in segments, and those without a vector.
         uncovered_rows: all other live rows.
         faults: what can't be read, each named with what to do about it: damaged or missing files, newer versions.
-        damaged: ids of the segments that can't be read.
+        states: of all segments that the index has.
     """
 
     index: Index
@@ -72,7 +94,12 @@ class Coverage:
     covered_rows: int
     uncovered_rows: int
     faults: tuple[str, ...]
-    damaged: frozenset[str] = frozenset()
+    states: tuple[SegmentState, ...] = ()
+
+    @property
+    def model_fault(self) -> str | None:
+        """Why nothing of the index can be read, if that is so."""
+        return self.faults[0] if self.config is None or self.kind is None else None
 
 
 def coverage(view: View, index: Index, *, without: frozenset[str] = frozenset()) -> Coverage:
@@ -105,9 +132,9 @@ def config_of(index: Index) -> Config:
     return Config(index.kind, metric, index.dimension, index.element, index.options)
 
 
-def shape_of(field: Field) -> tuple[int, str] | None:
+def shape_of(column: Field) -> tuple[int, str] | None:
     """Elements of a column's vectors and their type, for multivectors those of one token; None for other columns."""
-    kind = field.type
+    kind = column.type
     if isinstance(kind, ListType):
         kind = kind.element.type
     if isinstance(kind, FixedListType) and isinstance(kind.element.type, ScalarType):
@@ -121,19 +148,19 @@ def column_of(view: View, index: Index) -> Field:
     Raises:
         UnsupportedError: it is gone, or no longer of the type that was indexed.
     """
-    field = next((field for field in view.snapshot.schema.fields if field.id == index.field_id), None)
-    if field is None:
+    known = next((known for known in view.snapshot.schema.fields if known.id == index.field_id), None)
+    if known is None:
         raise UnsupportedError(f"the column of index {index.name!r} was dropped: drop the index too")
-    found = shape_of(field)
+    found = shape_of(known)
     if found != (index.dimension, index.element):
         was, now = (
             f"{index.element} × {index.dimension}",
             f"{found[1]} × {found[0]}" if found else "no vectors",
         )
         raise UnsupportedError(
-            f"index {index.name!r} was made for vectors of {was}, and column {field.name!r} now holds {now}: rebuild it"
+            f"index {index.name!r} was made for vectors of {was}, and column {known.name!r} now holds {now}: rebuild it"
         )
-    return field
+    return known
 
 
 def open_file(view: View, file: IndexFile) -> ArrayFile:
@@ -147,67 +174,92 @@ def open_file(view: View, file: IndexFile) -> ArrayFile:
 
 def _coverage(view: View, index: Index, without: frozenset[str]) -> Coverage:
     readers = tuple(view.readers())
-    faults: list[str] = []
-    damaged: set[str] = set()
-    opened: list[tuple[IndexSegment, Searcher | None, Held]] = []
-    kind: IndexKind | None = None
-    config: Config | None = None
-    field = next((field for field in view.snapshot.schema.fields if field.id == index.field_id), None)
-    try:
-        kind = kind_for_reading(index.kind, index.kind_version, f"index {index.name!r}")
-        config = config_of(index)
-        field = column_of(view, index)
-        model = open_file(view, index.model)
-    except (UnsupportedError, CorruptDataError, InvalidInputError) as e:
-        faults.append(str(e))
-        damaged.update(segment.id for segment in index.segments)
-    else:
-        for segment in index.segments:
-            try:
-                if segment.id in without:
-                    raise CorruptDataError(
-                        f"index file {view.store.uri}/{segment.file.path} is damaged: rebuild index {index.name!r}"
-                    )
-                opened.append(_opened(view, kind, config, model, segment))
-            except (UnsupportedError, CorruptDataError) as e:
-                faults.append(str(e))
-                damaged.add(segment.id)
-    oldest = min((held.version for _, _, held in opened), default=0)
-    extents = [_extent(reader, index.field_id, field, oldest) for reader in readers]
+    opening = _opening(view, index, without)
+    oldest = min((one.held.version for one in opening.segments), default=0)
+    known = next((known for known in view.snapshot.schema.fields if known.id == index.field_id), None)
+    extents = [_extent(reader, index.field_id, known, oldest) for reader in readers]
     rows = RowMap(extents)
-    placed, covered = place(rows, [held for _, _, held in opened])
+    placed, covered = place(rows, [one.held for one in opening.segments])
     left = uncovered(rows, extents, covered)
     uncovered_rows = sum(len(positions) for _, positions in left)
+    states = {one.segment.id: _state(one, there) for one, there in zip(opening.segments, placed, strict=True)}
     return Coverage(
         index=index,
-        kind=kind,
-        config=config,
+        kind=opening.kind,
+        config=opening.config,
         segments=tuple(
-            OpenSegment(segment, searcher, p.live, readers, p.fragment, p.position, p.stale)
-            for (segment, searcher, _), p in zip(opened, placed, strict=True)
-            if searcher is not None
+            OpenSegment(one.segment, one.searcher, there.live, readers, there.fragment, there.position)
+            for one, there in zip(opening.segments, placed, strict=True)
+            if one.searcher is not None
         ),
         uncovered=tuple((readers[i], positions) for i, positions in left),
         covered_rows=view.snapshot.num_rows - uncovered_rows,
         uncovered_rows=uncovered_rows,
-        faults=tuple(faults),
-        damaged=frozenset(damaged),
+        faults=opening.faults,
+        states=tuple(
+            states.get(segment.id) or SegmentState(segment, fault=opening.damaged[segment.id])
+            for segment in index.segments
+        ),
     )
 
 
-def _opened(
-    view: View, kind: IndexKind, config: Config, model: ArrayFile, segment: IndexSegment
-) -> tuple[IndexSegment, Searcher | None, Held]:
-    """A segment with what it holds; without a searcher if it has no slots."""
+@dataclass(frozen=True)
+class _Opened:
+    segment: IndexSegment
+    searcher: Searcher | None
+    """None if the segment has no slots."""
+    held: Held
+
+
+@dataclass(frozen=True)
+class _Opening:
+    kind: IndexKind | None
+    config: Config | None
+    segments: tuple[_Opened, ...]
+    faults: tuple[str, ...]
+    damaged: dict[str, str]
+
+
+def _opening(view: View, index: Index, without: frozenset[str]) -> _Opening:
+    """What of an index can be read, and why the rest can't."""
+    try:
+        kind = kind_for_reading(index.kind, index.kind_version, f"index {index.name!r}")
+        config = config_of(index)
+        column_of(view, index)
+        model = open_file(view, index.model)
+    except (UnsupportedError, CorruptDataError, InvalidInputError) as e:
+        return _Opening(None, None, (), (str(e),), {segment.id: str(e) for segment in index.segments})
+    opened: list[_Opened] = []
+    damaged: dict[str, str] = {}
+    for segment in index.segments:
+        try:
+            if segment.id in without:
+                raise CorruptDataError(
+                    f"index file {view.store.uri}/{segment.file.path} is damaged: rebuild index {index.name!r}"
+                )
+            opened.append(_opened(view, kind, config, model, segment))
+        except (UnsupportedError, CorruptDataError) as e:
+            damaged[segment.id] = str(e)
+    return _Opening(kind, config, tuple(opened), tuple(damaged.values()), damaged)
+
+
+def _opened(view: View, kind: IndexKind, config: Config, model: ArrayFile, segment: IndexSegment) -> _Opened:
     file = open_file(view, segment.file)
-    nulls = file[NULL_ROW_IDS] if NULL_ROW_IDS in segment.file.arrays else _NO_IDS
+    skipped = file[SKIPPED_ROW_IDS] if SKIPPED_ROW_IDS in segment.file.arrays else _NO_IDS
     if not len(file[ROW_IDS]):
-        return segment, None, Held(_NO_IDS, nulls, segment.version)
+        return _Opened(segment, None, Held(_NO_IDS, skipped, segment.version))
     searcher = view.files.memo.get(("searcher", segment.file.path), lambda: kind.open(model, file, config))
-    return segment, searcher, Held(searcher.row_ids, nulls, segment.version)
+    return _Opened(segment, searcher, Held(searcher.row_ids, skipped, segment.version))
 
 
-def _extent(reader: FragmentReader, field_id: int, field: Field | None, oldest: int) -> Extent:
+def _state(one: _Opened, there: Placed) -> SegmentState:
+    live = int(np.count_nonzero(there.live))
+    held = int(np.count_nonzero(one.held.row_ids >= 0)) + len(one.held.skipped)
+    skipped = one.held.skipped[there.skipped]
+    return SegmentState(one.segment, live, skipped, there.stale, held - live - len(skipped))
+
+
+def _extent(reader: FragmentReader, field_id: int, known: Field | None, oldest: int) -> Extent:
     """A fragment as coverage sees it; row ids and versions are read only where they can't be told without."""
     fragment = reader.fragment
     file = fragment.file_of(field_id)
@@ -218,7 +270,7 @@ def _extent(reader: FragmentReader, field_id: int, field: Field | None, oldest: 
     if moved and file is not None and file.sequence > oldest:
         versions = reader.moved_versions(0, fragment.row_count)
     ids = None if fragment.file_of(ROW_ID_FIELD_ID) is None else reader.row_ids(0, fragment.row_count)
-    value = fragment.constants.get(field_id, field.default if field else None)
+    value = fragment.constants.get(field_id, known.default if known else None)
     return Extent(
         rows=fragment.row_count,
         first_row_id=fragment.first_row_id or 0,
@@ -228,8 +280,3 @@ def _extent(reader: FragmentReader, field_id: int, field: Field | None, oldest: 
         versions=versions,
         empty=file is None and value is None,
     )
-
-
-def live_slots(segments: Sequence[OpenSegment]) -> int:
-    """Slots of some segments that hold live rows."""
-    return sum(int(np.count_nonzero(segment.live)) for segment in segments)

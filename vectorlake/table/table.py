@@ -33,6 +33,7 @@ from vectorlake.table.context import Context
 from vectorlake.table.deletes import Delete
 from vectorlake.table.files import DataFiles
 from vectorlake.table.follow import same
+from vectorlake.table.index_api import IndexApi
 from vectorlake.table.ingest import as_reader, check_columns, conforming
 from vectorlake.table.key_segments import KeyCollector
 from vectorlake.table.keys import KeyGuard, enforced, key_fields
@@ -65,7 +66,7 @@ if TYPE_CHECKING:
     from vectorlake.table.verify import Finding
 
 
-class Table:
+class Table(IndexApi):
     """One table, pinned to the snapshot that was the latest when it was opened.
 
     Reads answer from that snapshot until `refresh()` or a write of this handle moves it to a newer one; handles that
@@ -569,7 +570,13 @@ class Table:
             changed |= old.properties
             summary = {"restored_version": old.version}
             return Delta(
-                "restore", manifests=old.manifests, schema=old.schema, properties=changed, summary=summary
+                "restore",
+                manifests=old.manifests,
+                schema=old.schema,
+                properties=changed,
+                # Newer segments may hold values that rows don't have any more, or not yet again.
+                indexes=old.indexes,
+                summary=summary,
             )
 
         return self._commit(build)
@@ -983,6 +990,7 @@ class Table:
                 is synced with a source.
         """
         from vectorlake.table.compact import compact
+        from vectorlake.table.index_upkeep import keeping_covered
 
         self._check_writable()
         plan, compaction = compact(
@@ -998,7 +1006,9 @@ class Table:
         )
         if dry_run:
             return plan
-        return self.snapshot if compaction is None else self._commit(compaction)
+        if compaction is None:
+            return self.snapshot
+        return self._commit(keeping_covered(compaction, lambda head: View(head, self._log, self._files)))
 
     @traced
     def rewrite_manifests(self, by: str | None = None, *, dry_run: bool = False) -> Snapshot | ManifestPlan:

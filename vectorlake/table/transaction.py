@@ -92,6 +92,14 @@ class Transaction(Table):
         """Refused: taking a branch over is a version of its own."""
         raise UnsupportedError(f"a transaction can't take over branch {name!r}: end it first")
 
+    def _index_view(self) -> View:
+        # Rows of the transaction's own have no final row ids: they are left to be scanned.
+        if any(delta.operation == "restore" for delta in self._operations):
+            raise UnsupportedError(
+                "a transaction that has restored a version can't build indexes: end it first"
+            )
+        return View(self._base, self._log, self._files)
+
     def _commit(self, build: Build) -> Snapshot:
         self._check_writable()
         staged, delta = self._apply(self.snapshot, build, self._base.version + 1)
