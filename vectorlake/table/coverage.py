@@ -97,6 +97,11 @@ class Coverage:
     states: tuple[SegmentState, ...] = ()
 
     @property
+    def damaged(self) -> frozenset[str]:
+        """Ids of the segments that can't be read."""
+        return frozenset(state.segment.id for state in self.states if state.fault is not None)
+
+    @property
     def model_fault(self) -> str | None:
         """Why nothing of the index can be read, if that is so."""
         return self.faults[0] if self.config is None or self.kind is None else None
