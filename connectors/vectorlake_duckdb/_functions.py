@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -15,6 +16,24 @@ from vectorlake.extend import MetadataTable
 
 MATCH: Final = pa.struct([("rank", pa.int32()), ("row_id", pa.int64()), ("distance", pa.float64())])
 MATCH_SQL: Final = "STRUCT(rank INTEGER, row_id BIGINT, distance DOUBLE)"
+
+OPTIONS: Final = {
+    "k": "10",
+    "metric": "NULL",
+    "filter": "NULL",
+    "col": "NULL",
+    "mode": "NULL",
+    "index": "NULL",
+    "nprobe": "NULL",
+    "ef": "NULL",
+    "target_recall": "NULL",
+    "pool": "NULL",
+    "max_distance": "NULL",
+    "group_col": "NULL",
+    "group_size": "1",
+}
+"""What the search macros take by name, and its default: NULL is as if it were not given, but for `k`."""
+_PYTHON_NAMES: Final = {"col": "column", "group_col": "group_by"}
 
 Call = Callable[..., pa.Array]
 
@@ -67,7 +86,7 @@ def _place(tables: Tables) -> Call:
 
 
 def _knn(tables: Tables) -> Call:
-    """`knn(pin, vec, k, metric, filter, column)`: a list of matches for each vector."""
+    """`knn(pin, vec, OPTIONS…)`: a list of matches for each vector."""
 
     def knn(pins: pa.ChunkedArray, vectors: pa.ChunkedArray, *options: pa.ChunkedArray) -> pa.Array:
         queries = _combined(vectors)
@@ -83,7 +102,7 @@ def _knn(tables: Tables) -> Call:
 
 
 def _knn_all(tables: Tables) -> Call:
-    """`knn_all(pin, vecs, k, metric, filter, column)`: the same for lists of vectors, each list in one search."""
+    """`knn_all(pin, vecs, OPTIONS…)`: the same for lists of vectors, each list in one search."""
 
     def knn_all(pins: pa.ChunkedArray, lists: pa.ChunkedArray, *options: pa.ChunkedArray) -> pa.Array:
         batches = _combined(lists)
@@ -132,18 +151,16 @@ def _groups(*columns: pa.ChunkedArray) -> Iterator[tuple[tuple[Any, ...], np.nda
         yield key, np.array(rows, np.int64)
 
 
-def _search(
-    table: Table,
-    queries: pa.Array,
-    k: int,
-    metric: str,
-    filter: str | None,
-    column: str | None,
-) -> pa.ListArray:
-    """The matches of each query, nearest first; none for a null one."""
+def _search(table: Table, queries: pa.Array, *values: Any) -> pa.ListArray:
+    """The matches of each query, nearest first; none for a null one. The values are those of `OPTIONS`."""
+    options: dict[str, Any] = {
+        _PYTHON_NAMES.get(name, name): float(value) if isinstance(value, Decimal) else value
+        for name, value in zip(OPTIONS, values, strict=True)
+        if value is not None or name == "k"
+    }
     valid = np.flatnonzero(queries.is_valid().to_numpy(zero_copy_only=False))
     counts = np.zeros(len(queries), np.int64)
-    found = table.knn(query_matrix(queries), column, k, metric, filter=filter)
+    found = table.knn(query_matrix(queries), **options)
     matched = found["query"].to_numpy()
     counts[valid] = np.bincount(matched, minlength=len(valid))
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
@@ -202,12 +219,14 @@ def macros(prefix: str) -> dict[str, str]:
     def call(function: str, *arguments: str) -> str:
         return f"{quoted_name(prefix + function)}({', '.join(arguments)})"
 
-    found = call("knn", call("pin", "tbl"), "vec", "k", "metric", "filter", "col")
+    first, *others = [f"{name} := {default}" for name, default in OPTIONS.items()]
+    found = call("knn", call("pin", "tbl"), "vec", *OPTIONS)
+    vec = "vec := 'vec'"
     found_all = call(
         "knn_all",
         call("pin", "tbl"),
         "list_transform(rows, lambda r: struct_extract(r, vec))",
-        *("k", "metric", "filter", "col"),
+        *OPTIONS,
     )
     items = f"query_table({call('place', 'tbl', 'NULL', quoted_text('without vectors'))})"
 
@@ -216,11 +235,11 @@ def macros(prefix: str) -> dict[str, str]:
         return f"SELECT * EXCLUDE (_row_id) FROM query_table({place})"
 
     return {
-        "knn": f"""(tbl, vec, k := 10, metric := 'l2', filter := NULL, col := NULL) AS TABLE
+        "knn": f"""(tbl, vec, {", ".join([first, *others])}) AS TABLE
             SELECT m.rank, m.row_id, m.distance, i.* EXCLUDE (_row_id)
             FROM (SELECT unnest({found}) AS m) JOIN {items} AS i ON i._row_id = m.row_id
             ORDER BY m.rank""",
-        "knn_join": f"""(queries, tbl, k := 10, vec := 'vec', metric := 'l2', filter := NULL, col := NULL) AS TABLE
+        "knn_join": f"""(queries, tbl, {", ".join([first, vec, *others])}) AS TABLE
             WITH asked AS MATERIALIZED (SELECT list(q) AS rows FROM query_table(queries) AS q),
             found AS (
                 SELECT unnest(rows) AS q, generate_subscripts(rows, 1) AS number, unnest({found_all}) AS matches

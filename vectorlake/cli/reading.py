@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -107,15 +107,44 @@ def knn(
         typer.Option("--like", metavar="ROW_ID", help="Instead: the nearest to this row, itself left out"),
     ] = None,
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="Neighbours of each query")] = 10,
-    metric: Annotated[str, typer.Option("--metric", help="l2, cosine, dot or hamming")] = "l2",
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            "--metric",
+            show_default=False,
+            help="l2, cosine, dot or hamming [default: the index's, else l2]",
+        ),
+    ] = None,
     column: Annotated[
         str | None, typer.Option("--column", help="The vector column, where there are several")
     ] = None,
     filter: Filter = None,
     columns: Columns = None,
     version: AtVersion = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            "--mode", show_default=False, help="exact, index, or auto [default: exact, or as asked below]"
+        ),
+    ] = None,
+    index: Annotated[str | None, typer.Option("--index", help="Search by this index")] = None,
+    nprobe: Annotated[int | None, typer.Option("--nprobe", min=1, help="Partitions to look at (IVF)")] = None,
+    ef: Annotated[int | None, typer.Option("--ef", min=1, help="Nodes to follow at a time (graph)")] = None,
+    target_recall: Annotated[
+        float | None,
+        typer.Option("--target-recall", help="Look at as much of the index as reaches this recall"),
+    ] = None,
+    max_distance: Annotated[
+        float | None, typer.Option("--max-distance", help="Only rows within this distance")
+    ] = None,
+    offset: Annotated[int | None, typer.Option("--offset", min=0, help="Skip so many of the nearest")] = None,
+    group_by: Annotated[
+        str | None, typer.Option("--group-by", help="A column of which each value may occur once")
+    ] = None,
+    group_size: Annotated[int, typer.Option("--group-size", min=1, help="Or so often")] = 1,
+    explain: Annotated[bool, typer.Option("--explain", help="Tell how it was searched instead")] = False,
 ) -> None:
-    """Find the nearest neighbours of a vector or of a row, exactly."""
+    """Find the nearest neighbours of a vector or of a row: exactly, or by an index."""
     from vectorlake.cli.vectors import read_queries, vector_of_row
     from vectorlake.search.queries import vector_column
 
@@ -127,14 +156,35 @@ def knn(
     vector = vector_column(opened.snapshot.schema, column).name
     if like is not None:
         queries = vector_of_row(opened, like, vector)
-        filter = f"_row_id <> {like}" if filter is None else f"({filter}) AND _row_id <> {like}"  # noqa: A001
     else:
         assert query is not None
         queries = read_queries(query)
     wanted = parse_names(columns)
     if wanted is None:
         wanted = plain_columns(opened.snapshot.schema)
-    found = opened.knn(queries, vector, k, metric, filter=filter, columns=wanted)
+    options: dict[str, Any] = {
+        "metric": metric,
+        "filter": filter,
+        "columns": wanted,
+        "mode": mode,
+        "index": index,
+        "nprobe": nprobe,
+        "ef": ef,
+        "target_recall": target_recall,
+        "max_distance": max_distance,
+        "offset": offset,
+        "exclude": None if like is None else [like],
+        "group_by": group_by,
+        "group_size": group_size,
+    }
+    if explain:
+        told = opened.explain_knn(queries, vector, k, **options)
+        if session.json:
+            session.document(told.document())
+        else:
+            session.out.print(str(told), highlight=False, markup=False)
+        return
+    found = opened.knn(queries, vector, k, **options)
     many = found.num_rows and found["query"][-1].as_py() > 0
     if not session.json:
         found = found.drop_columns(["rank"] if many else ["query", "rank"])

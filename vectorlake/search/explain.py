@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import pyarrow as pa
 
@@ -83,6 +84,16 @@ class Explanation:
         stages = ", ".join(f"{stage} {spent:.3f}" for stage, spent in self.milliseconds.items())
         lines.append(f"  milliseconds: {stages}")
         return "\n".join(lines)
+
+    def document(self) -> dict[str, Any]:
+        """All but the rows found, as plain values."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "found"}
+        return {
+            **values,
+            "estimates": dict(self.estimates),
+            "faults": list(self.faults),
+            "milliseconds": dict(self.milliseconds),
+        }
 
     def _indexed(self) -> list[str]:
         recall = "" if self.expected_recall is None else f", expected recall@10 {self.expected_recall:.3f}"

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from vectorlake.plan.changes import By
     from vectorlake.plan.compaction import CompactionPlan
     from vectorlake.search.builder import Search
+    from vectorlake.search.evaluate import Evaluation
     from vectorlake.search.explain import Explanation
     from vectorlake.search.searcher import KnnSearcher
     from vectorlake.table.changes import Changes
@@ -407,6 +408,62 @@ class Table(IndexApi):
         from vectorlake.search.knn import options_of
 
         return explain(self._view, queries, options_of(column=column, k=k, **options))
+
+    def evaluate_index(
+        self,
+        name: str | None = None,
+        queries: object = None,
+        *,
+        column: str | None = None,
+        sample: int = 200,
+        k: int = 10,
+        nprobe: int | None = None,
+        ef: int | None = None,
+        target_recall: float | None = None,
+        pool: int | None = None,
+        filter: str | Expr | object | None = None,
+        seed: int = 0,
+        threads: int | None = None,
+    ) -> Evaluation:
+        """Measure what recall an index reaches, against the exact search of the same snapshot, and how fast it is.
+
+        Args:
+            name: the index; by default the only one, or the newest on `column`.
+            queries: vectors as `knn` takes them, best those that users ask for; by default rows of the table are asked
+                for, each left out of its own answer.
+            column: see `name`.
+            sample: how many rows then.
+            k: recall@k is measured.
+            nprobe: how much to look at, as for `knn`.
+            ef: likewise.
+            target_recall: likewise; 0.95 by default.
+            pool: likewise.
+            filter: only rows for which it is true are candidates, on both sides.
+            seed: of the sample.
+            threads: as for `knn`.
+
+        Returns:
+            Recall, effort, latency and throughput; prints as a summary.
+
+        Raises:
+            NotFoundError: no such index.
+            InvalidInputError: no index at all, or nothing to ask for.
+        """
+        from vectorlake.search.choice import Effortful
+        from vectorlake.search.evaluate import evaluate
+
+        return evaluate(
+            self._view,
+            name,
+            queries,
+            column=column,
+            sample=sample,
+            k=k,
+            effort=Effortful(nprobe, ef, target_recall, pool),
+            filter=filter,
+            seed=seed,
+            threads=threads,
+        )
 
     def search(self, query: object, column: str | None = None) -> Search:
         """A search for one query as a builder: `t.search(v).where("price < 3").select(["name"]).limit(5).to_arrow()`."""
