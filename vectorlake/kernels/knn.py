@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import concurrent.futures
-import itertools
-import os
 import threading
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +12,10 @@ import numpy.typing as npt
 from vectorlake.errors import InvalidInputError
 from vectorlake.kernels.capability import best_path
 from vectorlake.kernels.metric import Metric, Path
+from vectorlake.kernels.order import sorted_rows
 from vectorlake.kernels.reference import METRIC_CODES
 from vectorlake.kernels.rows import Rows
+from vectorlake.kernels.team import Team, cores
 
 if TYPE_CHECKING:
     from vectorlake.kernels.paths import SearchPath
@@ -82,7 +81,7 @@ class ExactKnn:
             )
         self._metric = metric
         self._path = best_path(path or Path.AUTO, queries=self._queries.count)
-        self._threads = threads or _cores()
+        self._threads = threads or cores()
         count = self._queries.count
         self._distances = np.full((count, k), np.inf)
         self._row_ids = np.full((count, k), NO_ROW, np.int64)
@@ -118,7 +117,7 @@ class ExactKnn:
             return
         work = rows.count * rows.dimension * self._queries.count
         threads = 1 if work < _SMALL_WORK else self._threads
-        with self._lock, _Team(threads) as team:
+        with self._lock, Team(threads) as team:
             if self._path is Path.DIRECT or self._metric is Metric.HAMMING:
                 self._scan(rows, ids, mask, team)
             else:
@@ -132,13 +131,13 @@ class ExactKnn:
             there), and how many rows were found, int64 [n].
         """
         with self._lock:
-            distances, row_ids = _sorted(self._distances, self._row_ids)
+            distances, row_ids = sorted_rows(self._distances, self._row_ids)
         found = distances < np.inf
         row_ids[~found] = -1
         return row_ids, distances, found.sum(axis=1)
 
     def _filter(
-        self, rows: Rows, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_], team: _Team
+        self, rows: Rows, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_], team: Team
     ) -> None:
         from vectorlake.kernels.paths import Block
         from vectorlake.kernels.select import RUN
@@ -172,7 +171,7 @@ class ExactKnn:
             return paths.NumkongPath(task)
         return paths.FloatPath(task)
 
-    def _scan(self, rows: Rows, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_], team: _Team) -> None:
+    def _scan(self, rows: Rows, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_], team: Team) -> None:
         offer = self._offer_bits if self._metric is Metric.HAMMING else self._offer_floats
         into = offer(rows, ids, mask)
         heaps = [(self._distances, self._row_ids)]
@@ -191,7 +190,7 @@ class ExactKnn:
         team.run(part, [(s, min(s + step, rows.count)) for s in range(0, rows.count, step)])
         if len(heaps) > 1:
             k = self._distances.shape[1]
-            distances, row_ids = _sorted(
+            distances, row_ids = sorted_rows(
                 *(np.concatenate(parts, axis=1) for parts in zip(*heaps, strict=True))
             )
             # Descending order is a heap.
@@ -223,40 +222,6 @@ class ExactKnn:
         return offer
 
 
-class _Team:
-    """Threads that share out the parts of one step; none are started for one."""
-
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
-        self._pool: concurrent.futures.ThreadPoolExecutor | None = None
-
-    def __enter__(self) -> Self:
-        if self.threads > 1:
-            self._pool = concurrent.futures.ThreadPoolExecutor(self.threads - 1, "vectorlake-knn")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
-
-    def run(self, function: Callable[[int, int], None], parts: Sequence[tuple[int, int]]) -> None:
-        """Call the function for every part; returns when all are done."""
-        following = itertools.count()
-
-        def work() -> None:
-            while (place := next(following)) < len(parts):
-                function(*parts[place])
-
-        helpers = min(self.threads, len(parts)) - 1
-        others = [self._pool.submit(work) for _ in range(helpers)] if self._pool is not None else []
-        try:
-            work()
-        finally:
-            concurrent.futures.wait(others)
-        for other in others:
-            other.result()
-
-
 def _groups(count: int, threads: int, *, most: int) -> list[tuple[int, int]]:
     """Cut queries into groups of whole tiles, as many for each thread."""
     from vectorlake.kernels.microkernel import TILE_QUERIES
@@ -265,19 +230,3 @@ def _groups(count: int, threads: int, *, most: int) -> list[tuple[int, int]]:
     tiles = -(-count // (threads * rounds * TILE_QUERIES))
     step = tiles * TILE_QUERIES
     return [(first, min(first + step, count)) for first in range(0, count, step)]
-
-
-def _sorted(
-    distances: npt.NDArray[np.float64], row_ids: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Sort each row by distance, then by row id; the second key is looked at only where it decides."""
-    order = np.argsort(distances, axis=1)
-    distances = np.take_along_axis(distances, order, axis=1)
-    row_ids = np.take_along_axis(row_ids, order, axis=1)
-    for row in np.flatnonzero((distances[:, 1:] == distances[:, :-1]).any(axis=1)):
-        row_ids[row] = row_ids[row, np.lexsort((row_ids[row], distances[row]))]
-    return distances, row_ids
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

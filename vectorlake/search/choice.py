@@ -12,7 +12,7 @@ from vectorlake.errors import InvalidInputError, NotFoundError
 from vectorlake.kernels import Metric
 from vectorlake.metadata.index import Index
 from vectorlake.metadata.snapshot import Snapshot
-from vectorlake.schema import Field, did_you_mean, listing
+from vectorlake.schema import Field, did_you_mean, is_multivector, listing
 from vectorlake.search.plan import Wish
 from vectorlake.search.queries import vector_column
 
@@ -115,7 +115,7 @@ def as_mode(mode: str | Mode | None, *, asked: bool) -> Mode:
 def choose_target(
     snapshot: Snapshot, *, column: str | None, metric: str | Metric | None, index: str | None, mode: Mode
 ) -> Target:
-    """Settle column, metric and index. The metric is the index's where none is given, without an index `l2`.
+    """Settle column, metric and index. The metric is the index's where none is given, without an index `l2` (for multivectors `dot`).
 
     Raises:
         InvalidInputError: an index of another column or metric; no index where one is needed.
@@ -133,14 +133,14 @@ def choose_target(
         return Target(field, Metric(named.metric), named)
     field = vector_column(snapshot.schema, column)
     if mode is Mode.EXACT:
-        return Target(field, measure or Metric.L2, None)
+        return Target(field, measure or _usual_metric(field), None)
     there = [one for one in snapshot.indexes if one.field_id == field.id]
     fitting = [one for one in there if measure is None or one.metric == measure]
     if fitting:
         chosen = fitting[-1]
         return Target(field, Metric(chosen.metric), chosen)
     if mode is Mode.AUTO:
-        return Target(field, measure or Metric.L2, None)
+        return Target(field, measure or _usual_metric(field), None)
     if there:
         _check_metric(there[-1], measure)
     raise InvalidInputError(
@@ -162,6 +162,11 @@ def index_named(snapshot: Snapshot, name: str) -> Index:
             f"version {snapshot.version} of the table has no index {name!r}{did_you_mean(name, names)}; {has}"
         )
     return found
+
+
+def _usual_metric(field: Field) -> Metric:
+    """What is meant where no metric is given and no index tells one."""
+    return Metric.DOT if is_multivector(field.type) else Metric.L2
 
 
 def _check_metric(index: Index, metric: Metric | None) -> None:

@@ -134,7 +134,7 @@ def explain(view: View, queries: object, options: Options) -> Explanation:
         mode="exact" if target.index is None else "index",
         column=target.field.name,
         metric=str(target.metric),
-        queries=len(search.asked.vectors),
+        queries=len(search.asked.positions),
         index=None if target.index is None else target.index.name,
         kind=None if target.index is None else target.index.kind,
         segments=0 if prepared is None else len(prepared.segments),

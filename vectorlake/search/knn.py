@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +13,14 @@ import pyarrow as pa
 from vectorlake.errors import InvalidInputError
 from vectorlake.expr import Expr
 from vectorlake.kernels import Metric
-from vectorlake.schema import Field, did_you_mean, listing
+from vectorlake.schema import Field, did_you_mean, is_multivector, listing
 from vectorlake.search.choice import Effortful, Mode, Target, as_mode, choose_target, positive
 from vectorlake.search.depth import Extent, Grouping, ranked
 from vectorlake.search.exact import ExactEngine
 from vectorlake.search.found import Found
 from vectorlake.search.indexed import IndexEngine, warn
+from vectorlake.search.multivector import MaxSimEngine
+from vectorlake.search.multivector_queries import as_multivectors
 from vectorlake.search.queries import Queries, as_bits, as_queries, refuse_metric
 from vectorlake.search.ready import ready
 from vectorlake.search.selection import Selection, as_row_ids
@@ -34,6 +36,9 @@ RESULT: Final = pa.schema(
         pa.field("distance", pa.float64(), False),
     ]
 )
+
+
+Searching: TypeAlias = ExactEngine | IndexEngine | MaxSimEngine
 
 
 @dataclass(frozen=True)
@@ -89,12 +94,12 @@ class Settled:
     asked: Queries
     extent: Extent
     wanted: list[Field]
-    engine: ExactEngine | IndexEngine
+    engine: Searching
 
     def run(self) -> Found:
         """Find the rows of each query that is not null."""
         extent = self.extent
-        if not len(self.asked.vectors):
+        if not len(self.asked.positions):
             return Found(np.empty((0, 0), np.int64), np.empty((0, 0)), np.empty(0, np.int64))
         told = span("knn", table=self.view.store.uri, version=self.view.snapshot.version)
         if not told.recording:
@@ -102,7 +107,7 @@ class Settled:
         with told:
             most = max(self.view.snapshot.num_rows, 1)
             depth = most if extent.depth is None else min(extent.depth, most)
-            told.set(column=self.target.field.name, queries=len(self.asked.vectors), k=depth)
+            told.set(column=self.target.field.name, queries=len(self.asked.positions), k=depth)
             found = ranked(self.engine, extent, self.view, approximate=self.target.index is not None)
             told.set(metric=str(self.target.metric), **_told(self.engine))
             return found
@@ -132,10 +137,14 @@ def settled(view: View, queries: object, options: Options) -> Settled:
         as_row_ids("include", options.include),
         as_row_ids("exclude", options.exclude),
     )
+    engine: Searching
+    if is_multivector(target.field.type):
+        tokens, asked = as_multivectors(queries, target.field)
+        engine = MaxSimEngine(view, target.field, target.metric, tokens, selection, options.threads)
+        return Settled(view, target, asked, extent, wanted, engine)
     asked = as_queries(queries, target.field)
     if target.metric is Metric.HAMMING:
         asked = as_bits(asked, target.field)
-    engine: ExactEngine | IndexEngine
     if target.index is None:
         engine = ExactEngine(view, target.field, target.metric, asked.vectors, selection, options.threads)
     else:
@@ -169,8 +178,8 @@ def _extent(view: View, options: Options) -> Extent:
     return Extent(k, offset, None if most is None else float(most), group)
 
 
-def _told(engine: ExactEngine | IndexEngine) -> dict[str, str | bool | int]:
-    if isinstance(engine, ExactEngine):
+def _told(engine: Searching) -> dict[str, str | bool | int]:
+    if not isinstance(engine, IndexEngine):
         return {"rows": engine.rows, "filtered": engine.selection.predicate is not None}
     trace = engine.trace
     return {

@@ -10,13 +10,16 @@ import pyarrow as pa
 
 from vectorlake.errors import InvalidInputError
 from vectorlake.kernels import Metric
+from vectorlake.kernels.maxsim import check_maxsim_metric
 from vectorlake.schema import (
     Field,
     FixedListType,
     ScalarType,
     Schema,
+    Type,
     describe,
     did_you_mean,
+    is_multivector,
     is_vector,
     listing,
     storage_array,
@@ -33,29 +36,31 @@ class Queries:
 
 
 def vector_column(schema: Schema, name: str | None) -> Field:
-    """The vector column to search: the one named, or the only one.
+    """The vector or multivector column to search: the one named, or the only one (vectors come first).
 
     Raises:
         InvalidInputError: none or several to choose from, or the column named holds no vectors.
         NotFoundError: no column of that name.
     """
     vectors = [field.name for field in schema.fields if is_vector(field.type)]
+    multivectors = [field.name for field in schema.fields if is_multivector(field.type)]
     if name is not None:
         field = schema.field(name)
-        if not is_vector(field.type):
+        if not is_vector(field.type) and not is_multivector(field.type):
             raise InvalidInputError(
                 f"column {name!r} is {describe(field.type, field.logical)}, not a vector; "
-                f"the vector columns are {listing(vectors)}"
+                f"the vector columns are {listing(vectors + multivectors)}"
             )
         return field
-    if len(vectors) != 1:
+    choice = vectors or multivectors
+    if len(choice) != 1:
         problem = (
             "has no vector column"
-            if not vectors
-            else f"has several vector columns ({listing(vectors)}): name one with column="
+            if not choice
+            else f"has several vector columns ({listing(choice)}): name one with column="
         )
         raise InvalidInputError(f"the table {problem}")
-    return schema.field(vectors[0])
+    return schema.field(choice[0])
 
 
 def as_queries(data: Any, column: Field) -> Queries:
@@ -82,10 +87,12 @@ def as_queries(data: Any, column: Field) -> Queries:
         if not finite.all():
             at = int(np.flatnonzero(valid)[np.flatnonzero(~finite)[0]])
             raise InvalidInputError(f"query {at} holds NaN or infinity: no distance to it means anything")
-    return Queries(_rounded(kept, column.type), np.flatnonzero(valid), len(vectors))
+    return Queries(rounded(kept, column.type), np.flatnonzero(valid), len(vectors))
 
 
-def _rounded(vectors: np.ndarray, kind: FixedListType) -> np.ndarray:
+def rounded(vectors: np.ndarray, kind: Type) -> np.ndarray:
+    """Query vectors in the type in which they are compared with a column of vectors of some type."""
+    assert isinstance(kind, FixedListType)
     assert isinstance(kind.element.type, ScalarType)
     element = kind.element.type.name
     if vectors.dtype.kind in "iu" and element in ("int8", "uint8"):
@@ -206,7 +213,9 @@ def refuse_metric(metric: Metric, column: Field) -> None:
     Raises:
         InvalidInputError: hamming, on anything but uint8.
     """
-    if metric is Metric.HAMMING and element_of(column) != "uint8":
+    if is_multivector(column.type):
+        check_maxsim_metric(metric)
+    elif metric is Metric.HAMMING and element_of(column) != "uint8":
         raise InvalidInputError(
             f"metric 'hamming' counts differing bits of binary vectors, but column {column.name!r} is "
             f'{describe(column.type, column.logical)}: choose l2, cosine or dot, or store vl.vector(n, "binary")'
