@@ -115,7 +115,7 @@ def as_mode(mode: str | Mode | None, *, asked: bool) -> Mode:
 def choose_target(
     snapshot: Snapshot, *, column: str | None, metric: str | Metric | None, index: str | None, mode: Mode
 ) -> Target:
-    """Settle column, metric and index. The metric is the index's where none is given, without an index `l2` (for multivectors `dot`).
+    """Settle column, metric and index. Without a metric it is the index's, else `l2` (`dot` for multivectors).
 
     Raises:
         InvalidInputError: an index of another column or metric; no index where one is needed.
