@@ -187,3 +187,69 @@ def test_memory_store() -> None:
     assert check(table) == (50, 5)
     table.optimize_indexes()
     assert check(table) == (55, 0)
+
+
+def test_dropped_column_takes_its_index_along(table: Table) -> None:
+    before = table.version
+    table.drop_column("vec")
+    assert table.indexes() == []
+    assert table.snapshot.summary["dropped_indexes"] == 1
+    assert len(table.at(before).indexes()) == 1
+
+
+def test_retyped_column_is_refused(tmp_path: Path) -> None:
+    table = vl.connect(tmp_path).create_table("a.b", pa.schema([("vec", vl.vector(DIMENSION, "f16"))]))
+    table.append({"vec": vectors(20).tolist()})
+    table.create_index("vec", "flat")
+    with pytest.raises(vl.InvalidInputError, match="has index 'vec_flat', which holds its values as vector"):
+        table.alter_column("vec", type=vl.vector(DIMENSION, "f32"))
+    table.drop_index("vec_flat")
+    table.alter_column("vec", type=vl.vector(DIMENSION, "f32"))
+    table.create_index("vec", "flat")
+    assert covered(table).uncovered_rows == 0
+
+
+# --- branches --------------------------------------------------------------------------------------------------------
+
+
+def test_branch_sees_the_index_and_goes_its_own_way(table: Table) -> None:
+    branch = table.branch("dev")
+    branch.append(rows(100, 5))
+    assert check(branch) == (50, 5)
+    branch.optimize_indexes()
+    assert check(branch) == (55, 0)
+    assert check(table.refresh()) == (50, 0)
+
+
+def test_fast_forward_takes_segments_along(table: Table) -> None:
+    branch = table.branch("dev")
+    branch.append(rows(100, 5))
+    branch.upsert(rows(3, 2, vec=vectors(2, 55).tolist()))
+    branch.optimize_indexes()
+    branch.append(rows(200, 5))
+    table.fast_forward("dev")
+    assert check(table) == (55, 5)
+    table.upsert(rows(100, 1, vec=vectors(1, 66).tolist()))
+    assert check(table) == (54, 6)
+
+
+def test_fast_forward_drops_segments_of_values_that_changed_on_the_branch(table: Table) -> None:
+    branch = table.branch("dev")
+    branch.append(rows(100, 5))
+    branch.optimize_indexes()
+    branch.upsert(rows(100, 1, vec=vectors(1, 66).tolist()))
+    assert check(branch) == (54, 1)
+    table.fast_forward("dev")
+    assert table.snapshot.summary["dropped_segments"] == 1
+    assert check(table) == (0, 55) or check(table) == (50, 5)
+
+
+def test_fast_forward_after_moves_and_values_written_in_place(table: Table) -> None:
+    table.append(rows(60, 10))
+    table.optimize_indexes()
+    branch = table.branch("dev")
+    branch.compact()
+    branch.backfill_column("vec", lambda batch: vectors(batch.num_rows, 9), inputs=["id"], rows="all")
+    assert check(branch) == (0, 60)
+    table.fast_forward("dev")
+    assert check(table) == (0, 60)

@@ -232,6 +232,7 @@ def next_snapshot(
             properties.pop(key, None)
         else:
             properties[key] = value
+    indexes, dropped = _indexes_after(head, delta)
     return msgspec.structs.replace(
         head,
         version=head.version + 1,
@@ -239,12 +240,26 @@ def next_snapshot(
         commit_id=commit_id,
         timestamp_ms=max(now_ms, head.timestamp_ms + 1),
         operation=delta.operation,
-        summary=counts(head, delta) | dict(delta.summary),
+        summary=counts(head, delta) | ({"dropped_indexes": dropped} if dropped else {}) | dict(delta.summary),
         schema=delta.schema or head.schema,
         next_field_id=max(delta.next_field_id or 0, head.next_field_id),
         properties=properties,
         manifests=manifests,
-        indexes=head.indexes if delta.indexes is None else delta.indexes,
+        indexes=indexes,
         next_fragment_id=next_fragment_id,
         next_row_id=next_row_id,
     )
+
+
+def _indexes_after(head: Snapshot, delta: Delta) -> tuple[tuple[Index, ...], int]:
+    """The indexes after a change, and how many went with their columns; of segments none stays when all rows go."""
+    if delta.indexes is not None:
+        return delta.indexes, 0
+    indexes = head.indexes
+    if delta.removes_all:
+        indexes = tuple(msgspec.structs.replace(index, segments=()) for index in indexes)
+    if delta.schema is None:
+        return indexes, 0
+    there = {field.id for field in delta.schema.fields}
+    kept = tuple(index for index in indexes if index.field_id in there)
+    return kept, len(indexes) - len(kept)

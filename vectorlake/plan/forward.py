@@ -16,18 +16,22 @@ import pyarrow as pa
 from vectorlake.metadata.fragment import DataFile, Fragment, Layout
 from vectorlake.metadata.manifest import Manifest
 from vectorlake.plan.commit import without_fields
+from vectorlake.schema import VERSION_FIELD_ID
 
 
 def with_sequences_at_most(manifest: Manifest, version: int) -> Manifest:
     """A manifest in which no file has a sequence above `version`.
 
-    Of files whose sequences become equal that way, none keeps a field that a later one has too. Vectorised: only
-    fragments with such files become values.
+    Of files whose sequences become equal that way, none keeps a field that a later one has too, and none keeps the
+    versions of its rows if a later one holds newer values of them. Vectorised: only fragments with such files become values.
     """
     sequences, fragments = _flat(manifest, "sequence")
     if not (sequences > version).any():
         return manifest
-    shared = _sharing(manifest, sequences >= version, fragments)
+    late = sequences >= version
+    shared = np.union1d(
+        _sharing(manifest, late, fragments), _outdated(manifest, np.where(late, sequences, 0), fragments)
+    )
     if len(shared):
         mended = [_one_file_a_field(fragment, version) for fragment in manifest.fragments(shared)]
         manifest = manifest.replace(updated=mended)
@@ -58,6 +62,17 @@ def _sharing(manifest: Manifest, late: np.ndarray, fragments: np.ndarray) -> np.
     return np.array(found, np.int64)
 
 
+def _outdated(manifest: Manifest, late: np.ndarray, fragments: np.ndarray) -> np.ndarray:
+    """Indices of the fragments of which a late file holds versions of rows, and another is later yet."""
+    layouts, _ = _flat(manifest, "layout")
+    versions = [any(field.id == VERSION_FIELD_ID for field in layout.fields) for layout in manifest.layouts]
+    holding = np.zeros(len(manifest), np.int64)
+    np.maximum.at(holding, fragments, np.where(np.array(versions, bool)[layouts], late, 0))
+    latest = np.zeros(len(manifest), np.int64)
+    np.maximum.at(latest, fragments, late)
+    return np.flatnonzero((holding > 0) & (latest > holding))
+
+
 def _meeting(layouts: Sequence[Layout]) -> np.ndarray:
     """Which layouts have a field in common: a matrix of booleans."""
     ids = [frozenset(field.id for field in layout.fields) for layout in layouts]
@@ -65,14 +80,16 @@ def _meeting(layouts: Sequence[Layout]) -> np.ndarray:
 
 
 def _one_file_a_field(fragment: Fragment, version: int) -> Fragment:
-    """The fragment with each field left only in the last of its late files that has it."""
+    """The fragment with each field left only in the last of its late files that has it, and rows' versions in the latest."""
     kept: list[DataFile] = []
     later: frozenset[int] = frozenset()
+    latest = max(file.sequence for file in fragment.files)
     for file in sorted(fragment.files, key=lambda file: file.sequence, reverse=True):
         if file.sequence < version:
             kept.append(file)
         elif not file.field_ids <= later:
-            kept.append(without_fields(file, later))
+            gone = later if file.sequence == latest else later | {VERSION_FIELD_ID}
+            kept.append(without_fields(file, gone))
             later |= file.field_ids
     return msgspec.structs.replace(fragment, files=tuple(reversed(kept)))
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from vectorlake.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError
 from vectorlake.metadata.index import Index
 from vectorlake.metadata.snapshot import Snapshot
-from vectorlake.schema import did_you_mean, listing
+from vectorlake.schema import Schema, describe, did_you_mean, listing
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 SEGMENT_ROWS: Final = 4_000_000
@@ -111,11 +111,21 @@ def check_column(index: Index, base: Snapshot, head: Snapshot) -> None:
         )
 
 
-def dropped_with(snapshot: Snapshot, fields: Collection[int]) -> tuple[tuple[Index, ...], tuple[str, ...]]:
-    """The indexes that stay when only some fields do, and the names of those that go."""
-    kept = tuple(index for index in snapshot.indexes if index.field_id in fields)
-    gone = tuple(index.name for index in snapshot.indexes if index.field_id not in fields)
-    return kept, gone
+def check_retyped(head: Snapshot, schema: Schema) -> None:
+    """Refuse to give an indexed column another type: the index holds its values as they were.
+
+    Raises:
+        InvalidInputError: names the index.
+    """
+    now = {field.id: field for field in schema.fields}
+    for index in head.indexes:
+        before = next((field for field in head.schema.fields if field.id == index.field_id), None)
+        after = now.get(index.field_id)
+        if before is not None and after is not None and before.type != after.type:
+            raise InvalidInputError(
+                f"column {before.name!r} has index {index.name!r}, which holds its values as "
+                f"{describe(before.type)}: drop the index first, and create it again afterwards"
+            )
 
 
 # --- optimizing ----------------------------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ FRAGMENTS: Final = pa.schema(
 
 FILES: Final = pa.schema(
     [
-        _field("fragment_id", pa.int64()),
+        _field("fragment_id", pa.int64(), nullable=True),
         _field("content", pa.string()),
         _field("path", pa.string()),
         _field("format", pa.string(), nullable=True),
@@ -85,7 +85,7 @@ FILES: Final = pa.schema(
         _field("foreign", pa.bool_()),
     ]
 )
-"""`content` is `data`, `deletes` (a range of a file: `size` is the range's) or `keys`."""
+"""`content` is `data`, `deletes` (a range of a file: `size` is the range's), `keys`, or of no fragment `index`."""
 
 REFS: Final = pa.schema(
     [
@@ -264,6 +264,29 @@ def file_batch(manifest: Manifest, schema: Schema) -> pa.RecordBatch:
         pa.RecordBatch.from_pylist([], FILES)
     ]
     return batch
+
+
+def index_batch(snapshot: Snapshot) -> pa.RecordBatch:
+    """The files of a snapshot's indexes as rows of `FILES`: of each its model, then its segments."""
+    rows: list[dict[str, Any]] = []
+    for index in snapshot.indexes:
+        column = _name(snapshot.schema, index.field_id)
+        parts = [(index.model, 0, None), *((s.file, s.rows, s.version) for s in index.segments)]
+        rows += [
+            {
+                "content": "index",
+                "path": file.path,
+                "format": "arrow",
+                "columns": [column],
+                "rows": count,
+                "size": file.size,
+                "checksum": file.checksum,
+                "sequence": version,
+                "foreign": False,
+            }
+            for file, count, version in parts
+        ]
+    return pa.RecordBatch.from_pylist(rows, FILES)
 
 
 def _data_files(manifest: Manifest, schema: Schema) -> pa.Table:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from vectorlake.clock import Clock
 from vectorlake.errors import ConflictError, InvalidInputError, NotFoundError, UnsupportedError
 from vectorlake.ids import NewId
+from vectorlake.metadata.index import Index
 from vectorlake.metadata.snapshot import Branch, ManifestRef, Snapshot, is_staged
 from vectorlake.plan.forward import with_sequences_at_most
 from vectorlake.schema import Schema, did_you_mean, listing
@@ -153,7 +155,14 @@ def resolve_here(log: TableLog, version: Version) -> Snapshot:
     return snapshot
 
 
-def fast_forward(log: TableLog, head: Snapshot, name: str, *, committer: Committer, clock: Clock) -> Snapshot:
+Indexes: TypeAlias = Callable[[TableLog, Snapshot, int, int], tuple[Index, ...]]
+"""What the indexes of a branch's newest version become on the main line: (branch's log, that version, where the branch
+begins, the main line's new version)."""
+
+
+def fast_forward(
+    log: TableLog, head: Snapshot, name: str, *, committer: Committer, clock: Clock, indexes: Indexes
+) -> Snapshot:
     """Commit what a branch holds as the main line's next version; `head` is a version of it from which to look.
 
     Nothing is committed if the branch has no version of its own.
@@ -170,7 +179,13 @@ def fast_forward(log: TableLog, head: Snapshot, name: str, *, committer: Committ
     return committer.commit_made(
         head,
         lambda newest, commit_id: _forwarded(
-            log, _checked(log, branch, newest), tip, branch, commit_id=commit_id, now_ms=clock()
+            log,
+            _checked(log, branch, newest),
+            tip,
+            branch,
+            commit_id=commit_id,
+            now_ms=clock(),
+            indexes=indexes,
         ),
     )
 
@@ -190,7 +205,14 @@ def _checked(log: TableLog, branch: Branch, head: Snapshot) -> Snapshot:
 
 
 def _forwarded(
-    log: TableLog, head: Snapshot, tip: Snapshot, branch: Branch, *, commit_id: str, now_ms: int
+    log: TableLog,
+    head: Snapshot,
+    tip: Snapshot,
+    branch: Branch,
+    *,
+    commit_id: str,
+    now_ms: int,
+    indexes: Indexes,
 ) -> Snapshot:
     """The main line's next snapshot, with the contents of the branch's newest one."""
     version = head.version + 1
@@ -198,6 +220,9 @@ def _forwarded(
     manifests = tuple(
         ref if ref.path in known else _lowered(log, ref, tip.schema, version) for ref in tip.manifests
     )
+    kept = indexes(log.on(branch), tip, branch.version, version)
+    summary = _summary(log.on(branch), tip, branch)
+    gone = sum(len(index.segments) for index in tip.indexes) - sum(len(index.segments) for index in kept)
     return msgspec.structs.replace(
         tip,
         version=version,
@@ -205,10 +230,9 @@ def _forwarded(
         commit_id=commit_id,
         timestamp_ms=max(now_ms, head.timestamp_ms + 1),
         operation="fast-forward",
-        summary=_summary(log.on(branch), tip, branch),
+        summary=summary | ({"dropped_segments": gone} if gone else {}),
         manifests=manifests,
-        # Segments cover rows as of versions of the line on which they were built.
-        indexes=head.indexes,
+        indexes=kept,
     )
 
 

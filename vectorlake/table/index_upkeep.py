@@ -45,3 +45,29 @@ def _as_of(view: View, index: Index) -> Index:
     states = coverage(view, index).states
     segments = tuple(raised(s.segment, true=s.fault is None and not s.stale) for s in states)
     return msgspec.structs.replace(index, segments=segments)
+
+
+def forwarded(tip: View, *, fork: int, version: int) -> tuple[Index, ...]:
+    """What a branch's indexes become when the main line takes the branch over as one version.
+
+    Values written on the branch, at whichever of its versions, count as the main line's new version there. A segment from
+    before the branch began stays as it is. One built on the branch holds values of the new version if none of its rows
+    was given another value on the branch since; else it can't be told apart which are which, and it goes.
+
+    Args:
+        fork: the version at which the branch begins.
+        version: the main line's new one.
+    """
+    return tuple(_forwarded(tip, index, fork, version) for index in tip.snapshot.indexes)
+
+
+def _forwarded(tip: View, index: Index, fork: int, version: int) -> Index:
+    if all(segment.version <= fork for segment in index.segments):
+        return index
+    kept: list[IndexSegment] = []
+    for state in coverage(tip, index).states:
+        if state.segment.version <= fork:
+            kept.append(state.segment)
+        elif state.fault is None and not state.stale:
+            kept.append(msgspec.structs.replace(state.segment, version=version))
+    return msgspec.structs.replace(index, segments=tuple(kept))

@@ -19,6 +19,7 @@ from vectorlake.plan.metadata_tables import (
     SNAPSHOTS,
     file_batch,
     fragment_batch,
+    index_batch,
     snapshot_table,
 )
 from vectorlake.plan.scan import manifest_may_match, surviving
@@ -105,6 +106,8 @@ def inspect(
         case MetadataTable.FILES:
             for manifest in _manifests(view, predicate):
                 yield file_batch(manifest, schema).select(names)
+            if view.snapshot.indexes:
+                yield index_batch(view.snapshot).select(names)
 
 
 def inspected(view: View, kind: MetadataTable, *, predicate: Expr | None = None) -> pa.Table:

@@ -18,6 +18,7 @@ from vectorlake.metadata.snapshot import Snapshot, Tag
 from vectorlake.plan import evolution
 from vectorlake.plan.commit import Delta
 from vectorlake.plan.conflict import Effects, check_metadata, metadata_effects
+from vectorlake.plan.index_changes import check_retyped
 from vectorlake.plan.keys import check_key
 from vectorlake.plan.layout import check_properties
 from vectorlake.plan.merge import Mode
@@ -820,7 +821,10 @@ class Table(IndexApi):
 
     @traced
     def drop_column(self, name: str) -> Snapshot:
-        """Drop a column, or a struct's child by path; no file is touched, and earlier versions still have it."""
+        """Drop a column, or a struct's child by path; no file is touched, and earlier versions still have it.
+
+        Indexes over the column go with it.
+        """
         return self._evolve(
             "drop-column", name, lambda s, h: evolution.drop_field(s, name, protected=h.primary_key)
         )
@@ -839,7 +843,8 @@ class Table(IndexApi):
         """Widen a column's type, or allow nulls in it; no file is touched, older files are cast when read.
 
         Raises:
-            InvalidInputError: a type that could lose something, or forbidding nulls (rows may have them already).
+            InvalidInputError: a type that could lose something, or forbidding nulls (rows may have them already); a column
+                with an index, which holds its values as they were: drop that first.
         """
         if type is None and nullable is None:
             raise InvalidInputError("say what to alter: type=… or nullable=True")
@@ -868,10 +873,17 @@ class Table(IndexApi):
     def _evolve(self, operation: str, name: str, change: Callable[[Schema, Snapshot], Schema]) -> Snapshot:
         base = self.snapshot
         wanted = msgspec.structs.replace(base, schema=change(base.schema, base))
-        return self._commit_metadata(
-            metadata_effects(base, wanted),
-            lambda head: Delta(operation, schema=change(head.schema, head), summary={"column": name}),
-        )
+        check_retyped(base, wanted.schema)
+
+        def build(head: Snapshot) -> Delta:
+            schema = change(head.schema, head)
+            try:
+                check_retyped(head, schema)
+            except InvalidInputError as e:
+                raise ConflictError(f"another writer has indexed the column meanwhile: {e}") from e
+            return Delta(operation, schema=schema, summary={"column": name})
+
+        return self._commit_metadata(metadata_effects(base, wanted), build)
 
     # --- names for versions ---
 
@@ -944,8 +956,17 @@ class Table(IndexApi):
             NotFoundError: no branch of that name.
         """
         self._check_writable()
+        from vectorlake.table.index_upkeep import forwarded
+
         snapshot = branching.fast_forward(
-            self._log, self.snapshot, name, committer=self._committer, clock=self._context.clock
+            self._log,
+            self.snapshot,
+            name,
+            committer=self._committer,
+            clock=self._context.clock,
+            indexes=lambda line, tip, fork, version: forwarded(
+                View(tip, line, self._files), fork=fork, version=version
+            ),
         )
         self._move(snapshot)
         return snapshot
