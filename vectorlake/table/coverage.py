@@ -177,6 +177,19 @@ def open_file(view: View, file: IndexFile) -> ArrayFile:
     return view.files.memo.get(("index file", file.path), lambda: ArrayFile(view.store, file))
 
 
+def opened(
+    view: View, kind: IndexKind, config: Config, model: IndexFile | ArrayFile, segment: IndexSegment
+) -> Searcher:
+    """A segment open for searching, once for all snapshots of a table.
+
+    Raises:
+        CorruptDataError: a file is missing or damaged, or arrays don't fit each other.
+    """
+    learnt = open_file(view, model) if isinstance(model, IndexFile) else model
+    file = open_file(view, segment.file)
+    return view.files.memo.get(("searcher", segment.file.path), lambda: kind.open(learnt, file, config))
+
+
 def _coverage(view: View, index: Index, without: frozenset[str]) -> Coverage:
     readers = tuple(view.readers())
     opening = _opening(view, index, without)
@@ -253,7 +266,7 @@ def _opened(view: View, kind: IndexKind, config: Config, model: ArrayFile, segme
     skipped = file[SKIPPED_ROW_IDS] if SKIPPED_ROW_IDS in segment.file.arrays else _NO_IDS
     if not len(file[ROW_IDS]):
         return _Opened(segment, None, Held(_NO_IDS, skipped, segment.version))
-    searcher = view.files.memo.get(("searcher", segment.file.path), lambda: kind.open(model, file, config))
+    searcher = opened(view, kind, config, model, segment)
     return _Opened(segment, searcher, Held(searcher.row_ids, skipped, segment.version))
 
 

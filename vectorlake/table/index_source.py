@@ -167,6 +167,32 @@ class ColumnVectors:
         return block, np.concatenate([without, left])
 
 
+class Among:
+    """Those of some vectors whose rows have certain ids."""
+
+    def __init__(self, vectors: ColumnVectors, row_ids: npt.NDArray[np.int64]) -> None:
+        self._vectors = vectors
+        self._ids = np.unique(row_ids)
+
+    @property
+    def rows(self) -> int:
+        return len(self._ids)
+
+    def sample(self, count: int, rng: np.random.Generator) -> npt.NDArray[Any]:
+        """At most `count` of them; all are held in memory meanwhile."""
+        parts = [block.vectors for block in self.blocks()]
+        vectors: npt.NDArray[Any] = np.concatenate(parts)
+        return vectors[np.sort(rng.permutation(len(vectors))[:count])]
+
+    def blocks(self) -> Iterator[Block]:
+        """All of them."""
+        for block in self._vectors.blocks():
+            at = np.minimum(np.searchsorted(self._ids, block.row_ids), len(self._ids) - 1)
+            hit = self._ids[at] == block.row_ids
+            if hit.any():
+                yield Block(block.vectors[hit], block.row_ids[hit])
+
+
 def _draw(
     total: int, drawn: npt.NDArray[np.int64], count: int, rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:

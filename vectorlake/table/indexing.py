@@ -11,7 +11,8 @@ import numpy as np
 
 from vectorlake.errors import ConflictError, InvalidInputError, UnsupportedError
 from vectorlake.ids import NewId
-from vectorlake.index.protocol import DEFAULT_MEMORY, ArraySource, Config, Facts, IndexKind
+from vectorlake.index.calibrate import calibrate
+from vectorlake.index.protocol import DEFAULT_MEMORY, ArraySource, Config, Facts, IndexKind, Vectors
 from vectorlake.index.registry import kind_for_reading, kind_named
 from vectorlake.kernels.metric import Metric
 from vectorlake.metadata.index import Index, IndexFile, IndexSegment
@@ -33,7 +34,7 @@ from vectorlake.plan.index_changes import (
 )
 from vectorlake.schema import Field, describe, is_multivector, is_vector, listing
 from vectorlake.table.commit import Build
-from vectorlake.table.coverage import Coverage, column_of, coverage, open_file, shape_of
+from vectorlake.table.coverage import Coverage, column_of, coverage, open_file, opened, shape_of
 from vectorlake.table.index_build import (
     Made,
     Progress,
@@ -46,10 +47,11 @@ from vectorlake.table.index_build import (
     write_model,
     write_segment,
 )
-from vectorlake.table.index_source import ColumnVectors, Rows
+from vectorlake.table.index_source import Among, ColumnVectors, Rows
 from vectorlake.table.log import TableLog
 from vectorlake.table.scan import default_threads
 from vectorlake.table.view import View
+from vectorlake.tracing import span
 
 LEAST_MEMORY: Final = 32 << 20
 _REWINDS: Final = frozenset({"restore"})
@@ -248,14 +250,23 @@ class Indexing:
                 written.append(segment.file)
                 segments.append(segment)
             self._view.store.sync_folders([one.path for one in written])
+            index = msgspec.structs.replace(blank, model=file, segments=tuple(segments))
+            return self._calibrated(index, work, vectors)
         except BaseException:
             discard(self._view.store, written)
             raise
-        index = msgspec.structs.replace(blank, model=file, segments=tuple(segments))
-        return self._calibrated(index)
 
-    def _calibrated(self, index: Index) -> Index:
-        return index
+    def _calibrated(self, index: Index, work: Work, vectors: ColumnVectors) -> Index:
+        """The index with its recall measured, on its largest segment; not for multivectors, which are searched otherwise."""
+        if not self._settings.calibrate or vectors.several:
+            return index
+        largest = max(index.segments, key=lambda segment: segment.rows)
+        searcher = opened(self._view, work.kind, work.config, index.model, largest)
+        rows: Vectors = vectors if len(index.segments) == 1 else Among(vectors, searcher.row_ids)
+        with span("calibrate", kind=index.kind, rows=largest.rows):
+            rng = np.random.default_rng(self._settings.seed)
+            found = calibrate(work.kind, work.config, searcher, rows, rng=rng, threads=work.threads)
+        return msgspec.structs.replace(index, calibration=found)
 
     def _optimized(self, before: Index, plan: OptimizePlan, written: list[IndexFile]) -> Index:
         kind = readable_kind(before)
