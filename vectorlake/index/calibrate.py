@@ -37,14 +37,14 @@ def calibrate(
 
     Args:
         searcher: a segment, open.
-        vectors: the rows it was built from; read twice.
+        vectors: the rows it was built from, and maybe others, which don't count; read twice.
         rng: picks the queries.
         queries: how many rows are asked for.
 
     Returns:
         (effort, pool, recall) in ascending cost; empty where too few rows have neighbours to measure anything.
     """
-    row_ids = searcher.row_ids[searcher.row_ids >= 0]
+    row_ids = np.sort(searcher.row_ids[searcher.row_ids >= 0])
     if len(row_ids) <= K:
         return ()
     picked = np.sort(rng.choice(row_ids, min(queries, len(row_ids)), replace=False))
@@ -53,7 +53,7 @@ def calibrate(
         return ()
     exact = ExactKnn(asked, k=K + 1, metric=config.metric, threads=threads)
     for block in vectors.blocks():
-        exact.add(block.vectors, block.row_ids)
+        exact.add(block.vectors, block.row_ids, _among(block.row_ids, row_ids))
     truth, _, _ = exact.result()
     truth = np.where(truth == picked[:, None], -1, truth)
     sent = asked if config.metric is Metric.HAMMING else np.ascontiguousarray(asked, np.float32)
@@ -84,12 +84,18 @@ def recall_of(found: npt.NDArray[np.int64], truth: npt.NDArray[np.int64]) -> flo
     return hits / total if total else 1.0
 
 
+def _among(row_ids: npt.NDArray[np.int64], known: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which row ids are among ascending ones."""
+    at = np.minimum(np.searchsorted(known, row_ids), len(known) - 1)
+    return np.asarray(known[at] == row_ids, np.bool_)
+
+
 def _vectors_of(vectors: Vectors, row_ids: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
     """The vectors of some rows, in the order of their ids (ascending)."""
     ids: list[npt.NDArray[np.int64]] = []
     rows: list[npt.NDArray[Any]] = []
     for block in vectors.blocks():
-        hit = np.isin(block.row_ids, row_ids, assume_unique=True)
+        hit = _among(block.row_ids, row_ids)
         if hit.any():
             ids.append(block.row_ids[hit])
             rows.append(block.vectors[hit])

@@ -43,7 +43,7 @@ class Heaps:
     def empty(cls, count: int, k: int, max_distance: float | None) -> Heaps:
         """Heaps without rows, into which none comes that is farther than `max_distance`."""
         most = np.inf if max_distance is None else max_distance
-        return cls(np.full((count, k), most), np.full((count, k), NO_ROW, np.int64))
+        return cls(np.full((count, k), most, np.float64), np.full((count, k), NO_ROW, np.int64))
 
     def offer(self, found: Found) -> None:
         """Offer rows that were found elsewhere."""
