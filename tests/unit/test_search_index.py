@@ -114,7 +114,7 @@ def brute(vectors: np.ndarray, query: np.ndarray, rows: np.ndarray) -> list[int]
 def test_the_questions_mean_what_they_say(table: tuple[vl.Table, np.ndarray]) -> None:
     made, vectors = table
     live = np.array(sorted(made.scan(columns=[], with_row_id=True).to_arrow()["_row_id"].to_pylist()))
-    stored = {row: vec for row, vec in zip(live, made.take(live, ["vec"])["vec"].to_pylist(), strict=True)}
+    stored = dict(zip(live, made.take(live, ["vec"])["vec"].to_pylist(), strict=True))
     full = np.zeros((int(live.max()) + 1, DIMENSION), np.float32)
     full[live] = np.array([stored[row] for row in live])
     group = dict(zip(live.tolist(), made.take(live, ["group"])["group"].to_pylist(), strict=True))
