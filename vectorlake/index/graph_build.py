@@ -1,0 +1,363 @@
+"""Build a graph over vectors rounded to bytes: near ones by leaves, then by searching the graph itself, then edges.
+
+A first graph joins what is near within small overlapping leaves (as PiPNN and HCNNG do); searching it for each of its own
+vertices then finds better neighbours than leaves could hold, as in SymphonyQG and Vamana. Edges are kept by the rule of
+relative neighbourhood, both ways, and places that are left are filled. Rows equal to others, and those that no edge
+leads to, become guests of a vertex, so that nothing is out of reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from vectorlake.errors import InvalidInputError
+from vectorlake.kernels.distance import METRIC_DOT, METRIC_L2
+from vectorlake.kernels.graph import beam, construct
+from vectorlake.kernels.graph.record import DEGREE, ROOT_BLOCKS, UNUSABLE, Layout
+
+Ints = npt.NDArray[np.int64]
+Slots = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float32]
+Bytes = npt.NDArray[np.uint8]
+
+LIST: Final = 24
+"""How many near ones leaves tell of each vertex."""
+_LEAF: Final = 700
+_OVERLAP: Final = 3
+_LEADERS: Final = 256
+_DEPTH: Final = 6
+_STEP: Final = 1024
+_CHUNK: Final = 8192
+_BACK: Final = DEGREE
+_FACTS: Final = 16
+
+BYTES_PER_ROW: Final = LIST * 8 + DEGREE * 8 + DEGREE * 4 + 64
+"""What building takes besides the result, at least."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to build.
+
+    Attributes:
+        code: one of `kernels.distance`'s metrics, for which searches are going to be.
+        width: of the beam by which neighbours are found.
+        alpha: how much nearer to a neighbour than to the vertex another must be to be left out; at least 1.
+        rounds: how often the graph is searched for better neighbours.
+    """
+
+    code: int
+    width: int
+    alpha: float
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What a segment stores besides its row ids."""
+
+    records: Bytes
+    roots: Bytes
+    guests: Slots
+
+
+def aligned(rows: int, width: int) -> Bytes:
+    """Zeros, uint8 [rows, width], beginning where a cache line does."""
+    buffer = np.zeros(rows * width + 64, np.uint8)
+    start = -buffer.ctypes.data % 64
+    return buffer[start : start + rows * width].reshape(rows, width)
+
+
+def build_graph(
+    stored: Iterable[Bytes], rows: int, layout: Layout, plan: Plan, *, threads: int, memory: int
+) -> Graph:
+    """Build the graph of vectors as records hold them.
+
+    Args:
+        stored: uint8 [m, padded + 16] each, vector and facts; `rows` in all.
+        rows: how many there are.
+        layout: sizes.
+        plan: how.
+        threads: how many may work.
+        memory: bytes that it may take besides the result.
+
+    Raises:
+        InvalidInputError: the memory is too little.
+    """
+    needed = rows * BYTES_PER_ROW + (32 << 20)
+    if needed > memory:
+        raise InvalidInputError(
+            f"a graph of {rows:,} rows needs about {needed >> 20} MiB to be built, and may take {memory >> 20} MiB: "
+            "raise memory_limit, or choose kind 'ivf'"
+        )
+    records = aligned(rows, layout.record)
+    place = 0
+    for part in stored:
+        records[place : place + len(part), layout.vector : layout.vector + part.shape[1]] = part
+        place += len(part)
+    with Team(threads) as team:
+        return _Building(records, layout, plan, team, memory).graph()
+
+
+class Team:
+    """Threads that share out ranges of rows."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = max(1, threads)
+        self._pool = ThreadPoolExecutor(self._threads, "vectorlake-graph") if self._threads > 1 else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def run(self, function: Callable[[int, int], None], count: int, step: int = _STEP) -> None:
+        """Call the function for ranges [first, end) of `count` rows; returns when all are done."""
+        step = max(1, min(step, -(-count // self._threads)))
+        ranges = [(first, min(first + step, count)) for first in range(0, count, step)]
+        if self._pool is None or len(ranges) < 2:
+            for first, end in ranges:
+                function(first, end)
+        else:
+            list(self._pool.map(lambda part: function(*part), ranges))
+
+
+class _Building:
+    """One graph in the making."""
+
+    def __init__(self, records: Bytes, layout: Layout, plan: Plan, team: Team, memory: int) -> None:
+        self._records = records
+        self._layout = layout
+        self._plan = plan
+        self._team = team
+        self._memory = memory
+        self._at = (records.ctypes.data, layout.record, layout.padded)
+        self._rng = np.random.default_rng(0)
+        facts = records[:, layout.vector + layout.padded : layout.vector + layout.padded + _FACTS]
+        self._squares: Floats = np.ascontiguousarray(facts[:, 4:8]).view(np.float32)[:, 0]
+        self._heights = np.zeros(len(records), np.float32)
+        if plan.code == METRIC_DOT and len(records):
+            self._heights = np.sqrt(np.maximum(self._squares.max() - self._squares, 0))
+        facts[:, 8:12] = self._heights[:, None].view(np.uint8)
+        self._host_of = self._duplicates()
+        self._vertices: Ints = np.flatnonzero(
+            (self._squares != UNUSABLE) & (self._host_of == np.arange(len(records)))
+        )
+
+    def graph(self) -> Graph:
+        """All of it."""
+        starts = self._starts()
+        linked = np.full((len(self._records), DEGREE), -1, np.int32)
+        if len(self._vertices) > 1:
+            near, distances = self._near_by_leaves()
+            kept = np.full((len(self._records), DEGREE), -1, np.int32)
+            kept_distances = np.full(kept.shape, np.inf, np.float32)
+            for round_ in range(self._plan.rounds + 1):
+                for first in range(0, len(self._vertices), _CHUNK):
+                    self._choose(first, round_, starts, near, distances, kept, kept_distances)
+                self._link(kept, kept_distances, linked)
+                last = round_ == self._plan.rounds
+                self._encode(linked, self._plan.code if last else METRIC_L2)
+        guests = self._house(linked, starts)
+        return Graph(self._records, self._roots(starts, self._plan.code), guests)
+
+    def _duplicates(self) -> Ints:
+        """For each slot the first of those equal to it."""
+        digests = np.empty(len(self._records), np.int64)
+        self._team.run(lambda a, b: construct.digest_rows(*self._at, a, b, digests), len(digests))
+        _, firsts, which = np.unique(digests, return_index=True, return_inverse=True)
+        hosts: Ints = firsts[which]
+        return hosts
+
+    def _starts(self) -> Slots:
+        """int32 [blocks, DEGREE], where searches begin; -1 where there are fewer vertices."""
+        wanted = min(ROOT_BLOCKS * DEGREE, len(self._vertices))
+        starts = np.full(max(1, -(-wanted // DEGREE)) * DEGREE, -1, np.int32)
+        starts[:wanted] = np.sort(self._rng.choice(self._vertices, wanted, replace=False)) if wanted else 0
+        return starts.reshape(-1, DEGREE)
+
+    def _roots(self, starts: Slots, code: int) -> Bytes:
+        roots = aligned(len(starts), self._layout.root)
+        construct.encode_roots(*self._at, code, starts, roots.ctypes.data)
+        return roots
+
+    def _decode(self, slots: Ints) -> Floats:
+        out = np.empty((len(slots), self._layout.padded), np.float32)
+        self._team.run(
+            lambda a, b: construct.decode_rows(self._at[0], self._at[1], a, b, slots, out), len(slots)
+        )
+        return out
+
+    def _leaves(self, members: Ints, overlap: int, depth: int = 0) -> Iterator[Ints]:
+        """Cut vertices into groups of those near one of some leaders, each in `overlap` groups, and these again."""
+        if len(members) <= 2 * _LEAF:
+            yield members
+            return
+        if depth == _DEPTH:
+            yield from np.array_split(members, -(-len(members) // _LEAF))
+            return
+        count = min(_LEADERS, -(-len(members) * overlap // _LEAF))
+        leaders = np.sort(self._rng.choice(members, count, replace=False))
+        centres, squares = self._decode(leaders), self._squares[leaders]
+        heights = self._heights[leaders]
+        owners = np.empty((len(members), overlap), np.int16)
+        for first in range(0, len(members), _CHUNK):
+            part = members[first : first + _CHUNK]
+            scores = squares - 2 * (self._decode(part) @ centres.T)
+            if self._plan.code == METRIC_DOT:
+                scores += np.square(self._heights[part][:, None] - heights)
+            owners[first : first + _CHUNK] = np.argpartition(scores, overlap - 1, axis=1)[:, :overlap]
+        order = np.argsort(owners.ravel(), kind="stable")
+        bounds = np.searchsorted(owners.ravel()[order], np.arange(count + 1))
+        for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+            if b - a > 1:
+                yield from self._leaves(members[order[a:b] // overlap], 1, depth + 1)
+
+    def _near_by_leaves(self) -> tuple[Slots, Floats]:
+        """Slots int32 [rows, LIST] near each vertex, and their distances, sorted."""
+        near = np.full((len(self._records), LIST), -1, np.int32)
+        distances = np.full(near.shape, np.inf, np.float32)
+        for members in self._leaves(self._vertices, _OVERLAP):
+            vectors = self._decode(members)
+            products = vectors @ vectors.T
+            self._team.run(
+                partial(self._merge_leaf, members=members, products=products, near=near, distances=distances),
+                len(members),
+            )
+        return near, distances
+
+    def _merge_leaf(
+        self, first: int, end: int, *, members: Ints, products: Floats, near: Slots, distances: Floats
+    ) -> None:
+        facts = self._squares[members], self._heights[members]
+        construct.merge_leaf(products, *facts, members, first, end, near, distances)
+
+    def _choose(
+        self,
+        first: int,
+        round_: int,
+        starts: Slots,
+        near: Slots,
+        distances: Floats,
+        kept: Slots,
+        kept_distances: Floats,
+    ) -> None:
+        """Choose the edges that a chunk of vertices would have: in the first round from leaves, then by searching."""
+        chunk = self._vertices[first : first + _CHUNK]
+        found = np.empty((len(chunk), 0), np.int64)
+        measured = np.empty((len(chunk), 0), np.float32)
+        if round_:
+            found, measured = self._search(chunk, starts, self._plan.width)
+        self._team.run(
+            lambda a, b: construct.prune_found(
+                *self._at,
+                found,
+                measured,
+                chunk,
+                a,
+                b,
+                near,
+                distances,
+                self._plan.alpha,
+                kept,
+                kept_distances,
+            ),
+            len(chunk),
+        )
+
+    def _search(self, vertices: Ints, starts: Slots, width: int) -> tuple[Ints, Floats]:
+        """Slots near each of some vertices, itself among them: int64 [m, width], and their distances."""
+        roots = self._roots(starts, METRIC_L2)
+        found = np.full((len(vertices), width), -1, np.int64)
+        measured = np.full(found.shape, np.inf, np.float32)
+        counts = np.zeros((2, len(vertices)), np.int64)
+        nothing = np.empty((0, self._layout.dimension), np.float32)
+        self._team.run(
+            lambda a, b: beam.search_beam(
+                self._at[0], self._at[1], len(self._records), roots.ctypes.data, len(roots), 0, METRIC_L2, nothing,
+                vertices, a, b, np.zeros(self._layout.dimension, np.float32), np.zeros((1, self._layout.padded), np.int8),
+                beam.LANES, width, width, 0, found, measured, counts[0], counts[1],
+            ),
+            len(vertices),
+            256,
+        )  # fmt: skip
+        return found, measured
+
+    def _link(self, kept: Slots, kept_distances: Floats, linked: Slots) -> None:
+        """Add edges back, and choose among both."""
+        spare = max(self._memory - len(self._records) * BYTES_PER_ROW, 16 << 20)
+        step = max(_CHUNK, spare // (_BACK * 8))
+        for first in range(0, len(self._records), step):
+            end = min(first + step, len(self._records))
+            back = np.empty((end - first, _BACK), np.int32)
+            back_distances = np.empty(back.shape, np.float32)
+            construct.reverse_edges(kept, kept_distances, self._vertices, first, back, back_distances)
+            low, high = np.searchsorted(self._vertices, [first, end])
+            some = self._vertices[low:high]
+            self._team.run(
+                lambda a, b, part=(some, back, back_distances, first): construct.link(  # type: ignore[misc]
+                    *self._at,
+                    part[0],
+                    a,
+                    b,
+                    kept,
+                    kept_distances,
+                    part[3],
+                    part[1],
+                    part[2],
+                    self._plan.alpha,
+                    linked,
+                ),
+                len(some),
+            )
+
+    def _encode(self, linked: Slots, code: int) -> None:
+        self._team.run(
+            lambda a, b: construct.encode_vertices(*self._at, code, linked, self._vertices, a, b),
+            len(self._vertices),
+        )
+
+    def _house(self, linked: Slots, starts: Slots) -> Slots:
+        """Give every row that no edge leads to a host, write in records where guests begin, and return the runs."""
+        reached = np.zeros(len(self._records), np.bool_)
+        if len(self._vertices):
+            construct.reach(linked, starts.ravel(), reached)
+        lost = self._vertices[~reached[self._vertices]]
+        hosts = self._host_of.copy()
+        for first in range(0, len(lost), _CHUNK):
+            chunk = lost[first : first + _CHUNK]
+            found, _ = self._search(chunk, starts, 64)
+            good = (found >= 0) & reached[np.maximum(found, 0)]
+            nearest = np.take_along_axis(found, good.argmax(axis=1)[:, None], axis=1)[:, 0]
+            hosts[chunk] = np.where(good.any(axis=1), nearest, starts[0, 0])
+        hosts = hosts[hosts]  # a duplicate of a guest goes where that goes
+        rows = np.arange(len(hosts))
+        away = np.flatnonzero((hosts != rows) & (self._squares != UNUSABLE))
+        # Those that differ from their host come first: of duplicates only as many are measured as are wanted.
+        order = np.lexsort((away, self._host_of[away] != away, hosts[away]))
+        return self._runs(away[order], hosts[away[order]])
+
+    def _runs(self, guests: Ints, hosts: Ints) -> Slots:
+        owners, firsts, counts = np.unique(hosts, return_index=True, return_counts=True)
+        heads = firsts + np.arange(len(owners))
+        runs = np.empty(len(guests) + len(owners), np.int32)
+        runs[heads] = counts
+        runs[np.delete(np.arange(len(runs)), heads)] = guests
+        start = self._layout.vector + self._layout.padded + 12
+        self._records[:, start : start + 4] = np.full(1, -1, np.int32).view(np.uint8)
+        self._records[owners, start : start + 4] = heads.astype(np.int32)[:, None].view(np.uint8)
+        return runs
+
+
+def vectors_of(records: Bytes, layout: Layout) -> npt.NDArray[Any]:
+    """The vectors and facts of records, as `build_graph` takes them: a view, uint8 [rows, padded + 16]."""
+    return records[:, layout.vector : layout.vector + layout.stored]

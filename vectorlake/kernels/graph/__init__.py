@@ -1,0 +1,1 @@
+"""A quantised graph of vectors: records, construction and beam search, compiled. Knows arrays only."""

@@ -1,0 +1,375 @@
+"""Beam search of one or several queries at a time, in lockstep so that memory is waited for by one while others work.
+
+As in SymphonyQG (Gou et al., SIGMOD 2025): a visit measures the vertex itself and estimates the distances of all its
+neighbours from one-bit codes (RaBitQ: Gao and Long, SIGMOD 2024) by table look-ups in registers (André et al., VLDB 2015).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numba import carray  # type: ignore[attr-defined]
+
+from vectorlake.kernels.distance import METRIC_DOT, address_of, pointer_to
+from vectorlake.kernels.graph.lanes import code_sums, estimates, move_up
+from vectorlake.kernels.graph.query import (
+    HEIGHT,
+    NUMBERS,
+    OFFSET,
+    SQUARE,
+    STEP_OF,
+    allows,
+    fill_table,
+    measure,
+)
+from vectorlake.kernels.graph.record import DEGREE, STEP
+from vectorlake.kernels.graph.rotation import prepare
+from vectorlake.kernels.jit import entry, inner
+from vectorlake.kernels.microkernel import prefetch, trailing_zeros
+
+LANES: Final = 4
+"""Queries in lockstep."""
+
+# Places in a lane's integers.
+_QUERY: Final = 0
+_SIZE: Final = 1
+_CURSOR: Final = 2
+_FOUND: Final = 3
+_VISITS: Final = 4
+_ALLOWED: Final = 5
+_STATE: Final = 8
+_TRAIL: Final = 8
+
+_CODE_TERMS: Final = 4 * DEGREE
+
+
+@inner
+def _sortable(bits: Any) -> Any:
+    """The bits of a float32, as an integer in the order of the floats; its own inverse."""
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+@inner
+def key_of(bits: Any, slot: Any) -> Any:
+    """Distance above slot, above a bit for whether it was visited."""
+    return (np.int64(_sortable(np.int64(bits))) << 32) | (slot << 1)
+
+
+@inner
+def slot_of(key: Any) -> Any:
+    return (key & 0xFFFFFFFF) >> 1
+
+
+@inner
+def distance_bits_of(key: Any) -> Any:
+    return _sortable(key >> 32)
+
+
+@inner
+def put(keys: Any, size: int, capacity: int, key: int) -> int:
+    """Insert a key into a sorted list, whose last leaves when it is full; returns its place. The key must fit in."""
+    low, high = 0, size
+    while low < high:
+        middle = (low + high) >> 1
+        if keys[middle] < key:
+            low = middle + 1
+        else:
+            high = middle
+    moved = (size if size < capacity else capacity - 1) - low
+    if moved > 0:
+        move_up(address_of(keys) + 8 * low, moved)
+    keys[low] = key
+    return low
+
+
+@inner
+def _expand(
+    codes: int,
+    base: Any,
+    padded: int,
+    table: Any,
+    numbers: Any,
+    state: Any,
+    beam: Any,
+    seen: Any,
+    sums: Any,
+    values: Any,
+) -> None:
+    """Put those of 32 neighbours into the beam whose estimate makes it, if they were not visited yet."""
+    neighbours = carray(pointer_to(codes + 4 * padded, np.int32(0)), (DEGREE,))
+    bits = carray(pointer_to(address_of(values), np.int32(0)), (DEGREE,))
+    width = beam.shape[0]
+    size = state[_SIZE]
+    cursor = state[_CURSOR]
+    code_sums(codes, address_of(table), padded // STEP, address_of(sums))
+    limit = np.float32(np.inf)
+    if size == width:
+        worst = np.empty(1, np.float32)
+        carray(pointer_to(address_of(worst), np.int32(0)), (1,))[0] = np.int32(
+            distance_bits_of(beam[size - 1])
+        )
+        limit = worst[0]
+    mask = estimates(
+        address_of(sums),
+        codes + 4 * padded + _CODE_TERMS,
+        numbers[STEP_OF],
+        numbers[OFFSET],
+        np.float32(base),
+        limit,
+        address_of(values),
+    )
+    while mask != 0:
+        j = trailing_zeros(mask)
+        mask &= mask - 1
+        slot = np.int64(neighbours[j])
+        if (seen[slot >> 5] >> np.uint32(slot & 31)) & np.uint32(1):
+            continue
+        key = key_of(bits[j], slot)
+        if size == width and key >= beam[size - 1]:
+            continue
+        place = put(beam, size, width, key)
+        size = min(size + 1, width)
+        cursor = min(cursor, place)
+    state[_SIZE] = size
+    state[_CURSOR] = cursor
+
+
+@inner
+def _next(state: Any, beam: Any, seen: Any) -> Any:
+    """Take the nearest of the beam that was not visited; -1 when all were."""
+    cursor = state[_CURSOR]
+    size = state[_SIZE]
+    while cursor < size:
+        key = beam[cursor]
+        if key & 1 == 0:
+            beam[cursor] = key | 1
+            slot = slot_of(key)
+            word = seen[slot >> 5]
+            bit = np.uint32(1) << np.uint32(slot & 31)
+            if word & bit == 0:
+                seen[slot >> 5] = word | bit
+                state[_CURSOR] = cursor + 1
+                return slot
+        cursor += 1
+    state[_CURSOR] = cursor
+    return -1
+
+
+@inner
+def _offer(best: Any, state: Any, distance: Any, slot: Any) -> None:
+    holder = np.empty(1, np.float32)
+    holder[0] = distance
+    key = key_of(carray(pointer_to(address_of(holder), np.int32(0)), (1,))[0], slot)
+    found = state[_FOUND]
+    pool = best.shape[0]
+    if found == pool and key >= best[pool - 1]:
+        return
+    put(best, found, pool, key)
+    state[_FOUND] = min(found + 1, pool)
+
+
+@inner
+def _receive(
+    records: int,
+    stride: int,
+    root: int,
+    padded: int,
+    metric: int,
+    guests: int,
+    allowed: int,
+    words: int,
+    numbers: Any,
+    best: Any,
+    state: Any,
+) -> None:
+    """Measure a host's guests: as many as make a difference, for those of one host are mostly its duplicates."""
+    count = carray(pointer_to(guests, np.int32(0)), (1,))[0]
+    slots = carray(pointer_to(guests + 4, np.int32(0)), (count,))
+    offered = 0
+    for i in range(count):
+        slot = np.int64(slots[i])
+        if allows(allowed, slot):
+            vector = records + slot * stride + root
+            _offer(best, state, measure(metric, vector + padded, vector, words, padded, numbers), slot)
+            offered += 1
+            if offered == best.shape[0]:
+                break
+    state[_ALLOWED] += offered
+
+
+@inner
+def _decode(source: Any, rotated: Any) -> Any:
+    """Write a stored vector as float32; returns its height."""
+    padded = rotated.shape[0]
+    stored = carray(pointer_to(source, np.int8(0)), (padded,))
+    facts = carray(pointer_to(source + padded, np.float32(0)), (3,))
+    for i in range(padded):
+        rotated[i] = np.float32(stored[i]) * facts[0]
+    return facts[2]
+
+
+@inner
+def _prefetch(record: Any, stride: int) -> None:
+    for offset in range(0, stride, 64):
+        prefetch(record + offset)
+
+
+@inner
+def _visit(
+    records: int,
+    stride: int,
+    slot: Any,
+    root: int,
+    padded: int,
+    guests: int,
+    metric: int,
+    allowed: int,
+    words: Any,
+    numbers: Any,
+    best: Any,
+    state: Any,
+    trail: Any,
+) -> Any:
+    """Measure a vertex and its guests, and offer them; returns the vertex's distance."""
+    vector = records + slot * stride + root
+    distance = measure(metric, vector + padded, vector, address_of(words), padded, numbers)
+    if state[_VISITS] < trail.shape[0]:
+        trail[state[_VISITS]] = slot
+    state[_VISITS] += 1
+    if allows(allowed, slot):
+        _offer(best, state, distance, slot)
+        state[_ALLOWED] += 1
+    place = carray(pointer_to(vector + padded + 12, np.int32(0)), (1,))[0]
+    if place >= 0:
+        at = address_of(words)
+        _receive(records, stride, root, padded, metric, guests + 4 * place, allowed, at, numbers, best, state)
+    return distance
+
+
+@inner
+def _forget(trail: Any, visits: Any, seen: Any) -> None:
+    """Clear the marks of vertices visited."""
+    if visits > trail.shape[0]:
+        seen[:] = 0
+        return
+    for i in range(visits):
+        seen[trail[i] >> 5] = 0
+
+
+@entry(
+    "void(int64, int64, int64, int64, int64, int64, int64, float32[:, ::1], int64[::1], int64, int64, float32[::1], "
+    "int8[:, ::1], int64, int64, int64, int64, int64[:, ::1], float32[:, ::1], int64[::1], int64[::1])"
+)
+def search_beam(
+    records: int,
+    stride: int,
+    slots: int,
+    roots: int,
+    root_blocks: int,
+    guests: int,
+    metric: int,
+    queries: Any,
+    vertices: Any,
+    first: int,
+    end: int,
+    centre: Any,
+    signs: Any,
+    lanes: int,
+    width: int,
+    pool: int,
+    allowed: int,
+    found_slots: Any,
+    found_distances: Any,
+    visited: Any,
+    passed: Any,
+) -> None:
+    """Search for queries [first, end).
+
+    Args:
+        records: address of the records.
+        stride: bytes of a record.
+        slots: how many records there are.
+        roots: address of the blocks of roots.
+        root_blocks: how many there are.
+        guests: address of int32 runs, each of a count and that many slots.
+        metric: one of `distance`'s constants.
+        queries: float32 [n, d].
+        vertices: int64 [n], slots whose vectors are the queries; empty for those above.
+        first, end: which queries.
+        centre: float32 [d].
+        signs: int8 [rounds, padded], the rotation.
+        lanes: how many queries to work on at a time.
+        width: of the beam: how many of the nearest by estimate are kept and visited.
+        pool: how many of those measured are returned, at least 1.
+        allowed: address of the filter's words, or 0.
+        found_slots: int64 [n, pool], -1 where none; written.
+        found_distances: float32 [n, pool], infinity where none; written.
+        visited: int64 [n], vertices visited; written.
+        passed: int64 [n], slots measured that the filter let pass; written.
+    """
+    padded = signs.shape[1]
+    root = 4 * padded + 12 * DEGREE
+    tables = np.empty((lanes, 4 * padded), np.uint8)
+    words = np.empty((lanes, padded), np.int16)
+    numbers = np.zeros((lanes, NUMBERS), np.float32)
+    states = np.zeros((lanes, _STATE), np.int64)
+    beams = np.empty((lanes, width), np.int64)
+    bests = np.empty((lanes, pool), np.int64)
+    seen = np.zeros((lanes, (slots + 31) // 32), np.uint32)
+    trail = np.empty((lanes, _TRAIL * width), np.int32)
+    current = np.full(lanes, -1, np.int64)
+    rotated = np.empty(padded, np.float32)
+    sums = np.empty(DEGREE, np.uint16)
+    values = np.empty(DEGREE, np.float32)
+    following = first
+    active = True
+    while active:
+        active = False
+        for lane in range(lanes):
+            state, beam = states[lane], beams[lane]
+            if current[lane] < 0:
+                if following >= end:
+                    continue
+                active = True
+                query = following
+                following += 1
+                numbers[lane, HEIGHT] = 0
+                if vertices.shape[0] > 0:
+                    numbers[lane, HEIGHT] = _decode(records + vertices[query] * stride + root, rotated)
+                elif not prepare(metric, queries[query], centre, metric != METRIC_DOT, signs, rotated):
+                    continue  # nothing is near it
+                fill_table(rotated, tables[lane], words[lane], numbers[lane])
+                state[:] = 0
+                state[_QUERY] = query
+                base = np.float32(0) if metric == METRIC_DOT else numbers[lane, SQUARE]
+                for block in range(root_blocks):
+                    at = roots + block * root
+                    _expand(
+                        at, base, padded, tables[lane], numbers[lane], state, beam, seen[lane], sums, values
+                    )
+            else:
+                active = True
+                record = records + current[lane] * stride
+                if lanes == 1 and state[_CURSOR] < state[_SIZE]:
+                    # Likely the one after this: it comes while this one is worked on.
+                    _prefetch(records + slot_of(beam[state[_CURSOR]]) * stride, stride)
+                base = _visit(
+                    records, stride, current[lane], root, padded, guests, metric, allowed, words[lane],
+                    numbers[lane], bests[lane], state, trail[lane],
+                )  # fmt: skip
+                _expand(
+                    record, base, padded, tables[lane], numbers[lane], state, beam, seen[lane], sums, values
+                )
+            current[lane] = _next(state, beam, seen[lane])
+            if current[lane] >= 0:
+                _prefetch(records + current[lane] * stride, stride)
+                continue
+            query = state[_QUERY]
+            visited[query] = state[_VISITS]
+            passed[query] = state[_ALLOWED]
+            _forget(trail[lane], state[_VISITS], seen[lane])
+            bits = carray(pointer_to(address_of(found_distances[query]), np.int32(0)), (pool,))
+            for i in range(state[_FOUND]):
+                found_slots[query, i] = slot_of(bests[lane, i])
+                bits[i] = np.int32(distance_bits_of(bests[lane, i]))

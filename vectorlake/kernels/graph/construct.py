@@ -1,0 +1,416 @@
+"""Compiled steps of building a graph: records of vectors, nearest in a leaf, pruning, codes of edges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import carray  # type: ignore[attr-defined]
+
+from vectorlake.kernels.distance import METRIC_DOT, pointer_to
+from vectorlake.kernels.graph.lanes import product
+from vectorlake.kernels.graph.record import DEGREE, UNUSABLE
+from vectorlake.kernels.jit import entry, inner
+
+_TWO = np.float32(2)
+
+
+@entry("void(float32[:, ::1], bool_[::1], int64, int64, int64, int64)")
+def store_rows(rotated: Any, usable: Any, first: int, end: int, records: int, stride: int) -> None:
+    """Round rows [first, end) to bytes: vector and facts, `stride` bytes apart."""
+    padded = rotated.shape[1]
+    for row in range(first, end):
+        at = records + row * stride
+        vector = carray(pointer_to(at, np.int8(0)), (padded,))
+        facts = carray(pointer_to(at + padded, np.float32(0)), (3,))
+        if not usable[row]:
+            facts[1] = np.float32(UNUSABLE)
+            carray(pointer_to(at + padded + 12, np.int32(0)), (1,))[0] = -1
+            continue
+        largest = np.float32(0)
+        square = 0.0
+        for i in range(padded):
+            largest = max(largest, abs(rotated[row, i]))
+            square += np.float64(rotated[row, i]) * np.float64(rotated[row, i])
+        inverse = np.float32(127) / largest if largest > 0 else np.float32(0)
+        for i in range(padded):
+            vector[i] = np.int8(np.rint(rotated[row, i] * inverse))
+        facts[0] = largest / np.float32(127)
+        facts[1] = np.float32(square)
+        facts[2] = np.float32(0)
+        carray(pointer_to(at + padded + 12, np.int32(0)), (1,))[0] = -1
+
+
+@entry("void(int64, int64, int64, int64, int64, int64[::1])")
+def digest_rows(records: int, stride: int, padded: int, first: int, end: int, digests: Any) -> None:
+    """Hash the stored vectors, so that equal ones are found; a collision does no harm."""
+    root = 4 * padded + 12 * DEGREE
+    for row in range(first, end):
+        words = carray(pointer_to(records + row * stride + root, np.int64(0)), (padded // 8 + 1,))
+        value = np.int64(0x2545F4914F6CDD1D)
+        for i in range(words.shape[0]):
+            value = (value ^ words[i]) * np.int64(0x5851F42D4C957F2D)
+            value ^= (value >> 29) & np.int64(0x7FFFFFFFF)
+        digests[row] = value
+
+
+@inner
+def between(records: int, stride: int, padded: int, left: int, right: int) -> Any:
+    """Squared distance of two stored vectors, their heights included."""
+    root = 4 * padded + 12 * DEGREE
+    a = records + left * stride + root
+    b = records + right * stride + root
+    left_facts = carray(pointer_to(a + padded, np.float32(0)), (3,))
+    right_facts = carray(pointer_to(b + padded, np.float32(0)), (3,))
+    dot = np.float32(product(a, b, padded)) * (left_facts[0] * right_facts[0])
+    height = left_facts[2] - right_facts[2]
+    return max(left_facts[1] + right_facts[1] - _TWO * dot, np.float32(0)) + height * height
+
+
+@entry("void(int64, int64, int64, int64, int64[::1], float32[:, ::1])")
+def decode_rows(records: int, stride: int, first: int, end: int, slots: Any, out: Any) -> None:
+    """Write the stored vectors of slots[first:end], as float32."""
+    padded = out.shape[1]
+    root = 4 * padded + 12 * DEGREE
+    for row in range(first, end):
+        at = records + slots[row] * stride + root
+        vector = carray(pointer_to(at, np.int8(0)), (padded,))
+        scale = carray(pointer_to(at + padded, np.float32(0)), (1,))[0]
+        for i in range(padded):
+            out[row, i] = np.float32(vector[i]) * scale
+
+
+@inner
+def merge_candidate(ids: Any, distances: Any, slot: int, distance: Any) -> bool:
+    """Insert into a list sorted by distance unless it is there already or too far."""
+    count = ids.shape[0]
+    if distance >= distances[count - 1]:
+        return False
+    place = count - 1
+    for i in range(count):
+        if ids[i] == slot:
+            return False
+        if distances[i] > distance:
+            place = i
+            break
+    last = count - 1
+    for i in range(place, count):
+        if ids[i] == slot:
+            last = i
+            break
+        if ids[i] < 0:
+            last = i
+            break
+    for i in range(last, place, -1):
+        ids[i] = ids[i - 1]
+        distances[i] = distances[i - 1]
+    ids[place] = slot
+    distances[place] = distance
+    return True
+
+
+@entry(
+    "void(float32[:, ::1], float32[::1], float32[::1], int64[::1], int64, int64, int32[:, ::1], float32[:, ::1])"
+)
+def merge_leaf(
+    products: Any, squares: Any, heights: Any, members: Any, first: int, end: int, ids: Any, distances: Any
+) -> None:
+    """Offer the members of a leaf to the lists of its rows [first, end).
+
+    Args:
+        products: float32 [m, m], inner products of the members.
+        squares: float32 [m], of their lengths.
+        heights: float32 [m].
+        members: int64 [m], their vertices.
+        first, end: rows.
+        ids: int32 [vertices, list], sorted by distance; -1 where empty.
+        distances: float32 beside them, infinity where empty.
+    """
+    for i in range(first, end):
+        vertex = members[i]
+        limit = distances[vertex, -1]
+        for j in range(products.shape[1]):
+            distance = squares[i] + squares[j] - _TWO * products[i, j]
+            if distance < limit and j != i:
+                height = heights[i] - heights[j]
+                distance = max(distance, np.float32(0)) + height * height
+                if distance < limit and merge_candidate(ids[vertex], distances[vertex], members[j], distance):
+                    limit = distances[vertex, -1]
+
+
+@inner
+def _add(ids: Any, distances: Any, count: int, slot: int, distance: Any) -> int:
+    """Insert into a list sorted by distance, unless it is there or there is no room; returns how many there are."""
+    for i in range(count):
+        if ids[i] == slot:
+            return count
+    if count == ids.shape[0]:
+        return count
+    place = count
+    while place > 0 and distances[place - 1] > distance:
+        ids[place] = ids[place - 1]
+        distances[place] = distances[place - 1]
+        place -= 1
+    ids[place] = slot
+    distances[place] = distance
+    return count + 1
+
+
+@inner
+def _prune(
+    records: int,
+    stride: int,
+    padded: int,
+    ids: Any,
+    distances: Any,
+    count: int,
+    alpha: float,
+    kept: Any,
+    kept_distances: Any,
+    fill: bool,
+) -> None:
+    """Keep candidates, nearest first, unless one that is kept is nearer to them than the vertex is.
+
+    The relative-neighbourhood rule of NSG and Vamana. If `fill`, free places go to the nearest of the others: a visit
+    compares as many neighbours as there are places, so they cost nothing.
+    """
+    most = kept.shape[0]
+    kept[:] = -1
+    kept_distances[:] = np.inf
+    found = 0
+    taken = np.zeros(count, np.bool_)
+    for i in range(count):
+        if found == most:
+            break
+        limit = distances[i] / np.float32(alpha)
+        covered = False
+        for j in range(found):
+            if between(records, stride, padded, ids[i], kept[j]) < limit:
+                covered = True
+                break
+        if not covered:
+            kept[found] = ids[i]
+            kept_distances[found] = distances[i]
+            found += 1
+            taken[i] = True
+    if fill:
+        for i in range(count):
+            if found == most:
+                break
+            if not taken[i]:
+                kept[found] = ids[i]
+                kept_distances[found] = distances[i]
+                found += 1
+
+
+@entry(
+    "void(int64, int64, int64, int64[:, ::1], float32[:, ::1], int64[::1], int64, int64, int32[:, ::1], "
+    "float32[:, ::1], float64, int32[:, ::1], float32[:, ::1])"
+)
+def prune_found(
+    records: int,
+    stride: int,
+    padded: int,
+    found: Any,
+    found_distances: Any,
+    vertices: Any,
+    first: int,
+    end: int,
+    near: Any,
+    near_distances: Any,
+    alpha: float,
+    kept: Any,
+    kept_distances: Any,
+) -> None:
+    """Choose the edges of vertices[first:end] among what a search found and what is known to be near.
+
+    Args:
+        found: int64 [vertices, any], slots that a search for each vertex found, -1 where none.
+        near: int32 [slots, any], sorted by distance, -1 where none.
+        kept: int32 [slots, degree], written.
+    """
+    room = found.shape[1] + near.shape[1]
+    ids = np.empty(room, np.int32)
+    distances = np.empty(room, np.float32)
+    for i in range(first, end):
+        vertex = vertices[i]
+        count = 0
+        for j in range(found.shape[1]):
+            if found[i, j] >= 0 and found[i, j] != vertex:
+                count = _add(ids, distances, count, found[i, j], found_distances[i, j])
+        for j in range(near.shape[1]):
+            if near[vertex, j] >= 0:
+                count = _add(ids, distances, count, near[vertex, j], near_distances[vertex, j])
+        _prune(
+            records, stride, padded, ids, distances, count, alpha, kept[vertex], kept_distances[vertex], False
+        )
+
+
+@entry("void(int32[:, ::1], float32[:, ::1], int64[::1], int64, int32[:, ::1], float32[:, ::1])")
+def reverse_edges(
+    kept: Any, kept_distances: Any, vertices: Any, base: int, back: Any, back_distances: Any
+) -> None:
+    """Collect for each slot from `base` on the nearest vertices that point at it, sorted.
+
+    Written into `back`, int32 [some slots, any], -1 where there is none.
+    """
+    back[:, :] = -1
+    back_distances[:, :] = np.inf
+    last = back.shape[1] - 1
+    for i in range(vertices.shape[0]):
+        vertex = vertices[i]
+        for j in range(kept.shape[1]):
+            if kept[vertex, j] < 0:
+                break
+            target = kept[vertex, j] - base
+            if target < 0 or target >= back.shape[0]:
+                continue
+            distance = kept_distances[vertex, j]
+            if not distance < back_distances[target, last]:
+                continue
+            place = last
+            while place > 0 and back_distances[target, place - 1] > distance:
+                back[target, place] = back[target, place - 1]
+                back_distances[target, place] = back_distances[target, place - 1]
+                place -= 1
+            back[target, place] = vertex
+            back_distances[target, place] = distance
+
+
+@entry(
+    "void(int64, int64, int64, int64[::1], int64, int64, int32[:, ::1], float32[:, ::1], int64, int32[:, ::1], "
+    "float32[:, ::1], float64, int32[:, ::1])"
+)
+def link(
+    records: int,
+    stride: int,
+    padded: int,
+    vertices: Any,
+    first: int,
+    end: int,
+    kept: Any,
+    kept_distances: Any,
+    base: int,
+    back: Any,
+    back_distances: Any,
+    alpha: float,
+    linked: Any,
+) -> None:
+    """Choose the final edges of vertices[first:end] among those kept and those that point at them."""
+    room = kept.shape[1] + back.shape[1]
+    ids = np.empty(room, np.int32)
+    distances = np.empty(room, np.float32)
+    unused = np.empty(linked.shape[1], np.float32)
+    for i in range(first, end):
+        vertex = vertices[i]
+        count = 0
+        for j in range(kept.shape[1]):
+            if kept[vertex, j] >= 0:
+                count = _add(ids, distances, count, kept[vertex, j], kept_distances[vertex, j])
+        for j in range(back.shape[1]):
+            if back[vertex - base, j] >= 0:
+                count = _add(ids, distances, count, back[vertex - base, j], back_distances[vertex - base, j])
+        _prune(records, stride, padded, ids, distances, count, alpha, linked[vertex], unused, True)
+
+
+@entry("int64(int32[:, ::1], int32[::1], bool_[::1])")
+def reach(linked: Any, starts: Any, reached: Any) -> int:
+    """Mark the slots that edges lead to from any of the starts; returns how many there are."""
+    stack = np.empty(linked.shape[0], np.int32)
+    depth = 0
+    total = 0
+    for i in range(starts.shape[0]):
+        if starts[i] >= 0 and not reached[starts[i]]:
+            reached[starts[i]] = True
+            stack[depth] = starts[i]
+            depth += 1
+    while depth > 0:
+        depth -= 1
+        total += 1
+        vertex = stack[depth]
+        for j in range(linked.shape[1]):
+            target = linked[vertex, j]
+            if target < 0:
+                break
+            if not reached[target]:
+                reached[target] = True
+                stack[depth] = target
+                depth += 1
+    return total
+
+
+@inner
+def encode_edges(
+    records: int, stride: int, padded: int, metric: int, middle: Any, neighbours: Any, at: int, other: Any
+) -> None:
+    """Write codes, neighbours, constants and slopes at an address, relative to a vector (float32 [padded])."""
+    groups = padded // 4
+    codes = carray(pointer_to(at, np.uint8(0)), (groups, 16))
+    ids = carray(pointer_to(at + 4 * padded, np.int32(0)), (DEGREE,))
+    constants = carray(pointer_to(at + 4 * padded + 4 * DEGREE, np.float32(0)), (DEGREE,))
+    slopes = carray(pointer_to(at + 4 * padded + 8 * DEGREE, np.float32(0)), (DEGREE,))
+    root = 4 * padded + 12 * DEGREE
+    codes[:, :] = 0
+    for j in range(DEGREE):
+        slot = neighbours[j]
+        ids[j] = slot
+        constants[j] = np.inf
+        slopes[j] = 0
+        if slot < 0:
+            continue
+        source = records + slot * stride + root
+        vector = carray(pointer_to(source, np.int8(0)), (padded,))
+        facts = carray(pointer_to(source + padded, np.float32(0)), (2,))
+        total = np.float32(0)
+        square = np.float32(0)
+        signed = np.float32(0)
+        for i in range(padded):
+            difference = np.float32(vector[i]) * facts[0] - middle[i]
+            other[i] = difference
+            size = abs(difference)
+            total += size
+            square += difference * difference
+            signed += middle[i] if difference > 0 else -middle[i]
+        shift = 4 * (j >> 4)
+        place = j & 15
+        for group in range(groups):
+            bits = 0
+            for i in range(4):
+                if other[4 * group + i] > 0:
+                    bits |= 1 << i
+            codes[group, place] |= np.uint8(bits << shift)
+        ratio = square / total if total > 0 else np.float32(0)
+        if metric == METRIC_DOT:
+            # <query, x> of this vertex is part of the base; the signed sum is of the edge alone.
+            constants[j] = 0
+            slopes[j] = -ratio
+        else:
+            constants[j] = square + _TWO * ratio * signed
+            slopes[j] = -_TWO * ratio
+
+
+@entry("void(int64, int64, int64, int64, int32[:, ::1], int64[::1], int64, int64)")
+def encode_vertices(
+    records: int, stride: int, padded: int, metric: int, neighbours: Any, slots: Any, first: int, end: int
+) -> None:
+    """Write the edges of slots[first:end], which are int32 [vertices, DEGREE], into their records."""
+    root = 4 * padded + 12 * DEGREE
+    middle = np.empty(padded, np.float32)
+    other = np.empty(padded, np.float32)
+    for i in range(first, end):
+        at = records + slots[i] * stride
+        vector = carray(pointer_to(at + root, np.int8(0)), (padded,))
+        scale = carray(pointer_to(at + root + padded, np.float32(0)), (1,))[0]
+        for e in range(padded):
+            middle[e] = np.float32(vector[e]) * scale
+        encode_edges(records, stride, padded, metric, middle, neighbours[i], at, other)
+
+
+@entry("void(int64, int64, int64, int64, int32[:, ::1], int64)")
+def encode_roots(records: int, stride: int, padded: int, metric: int, slots: Any, roots: int) -> None:
+    """Write blocks of roots, int32 [blocks, DEGREE], coded around the centre."""
+    root = 4 * padded + 12 * DEGREE
+    middle = np.zeros(padded, np.float32)
+    other = np.empty(padded, np.float32)
+    for block in range(slots.shape[0]):
+        encode_edges(records, stride, padded, metric, middle, slots[block], roots + block * root, other)
