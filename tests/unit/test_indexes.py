@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
 import vectorlake as vl
+from vectorlake.plan.commit import Delta
 from vectorlake.table.coverage import Coverage, coverage
 from vectorlake.table.table import Table
 
@@ -253,3 +256,231 @@ def test_fast_forward_after_moves_and_values_written_in_place(table: Table) -> N
     assert check(branch) == (0, 60)
     table.fast_forward("dev")
     assert check(table) == (0, 60)
+
+
+# --- damage, maintenance -----------------------------------------------------------------------------------------------
+
+
+def flip(path: Path, at: int = -200) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def reopened(table: Table) -> Table:
+    """The table in a handle that has opened nothing yet."""
+    return vl.connect(table.uri.rsplit("/a/", 1)[0]).table("a.items")
+
+
+@pytest.mark.parametrize("damage", ["flipped", "truncated", "missing"])
+def test_damaged_segment_is_named_scanned_and_repaired(table: Table, tmp_path: Path, damage: str) -> None:
+    table.append(rows(100, 5000))
+    table.optimize_indexes()
+    path = table.snapshot.indexes[0].segments[-1].file.path
+    file = tmp_path / "a" / "items" / path
+    if damage == "flipped":
+        flip(file)
+    elif damage == "truncated":
+        file.write_bytes(file.read_bytes()[:-10])
+    else:
+        file.unlink()
+    table = reopened(table)
+    info = table.describe_index("vec_flat")
+    assert len(info.faults) == 1
+    assert path in info.faults[0]
+    assert check(table)[1] >= 5000
+    assert [finding.path for finding in table.verify()] == [path]
+    (repair,) = table.repair()  # type: ignore[union-attr]
+    assert repair.remedy == "drop-segment"
+    table.repair(dry_run=False)
+    assert table.snapshot.summary["dropped_segments"] == 1
+    assert table.verify() == []
+    table.optimize_indexes()
+    assert check(table) == (5050, 0)
+
+
+def test_damaged_segment_is_replaced_by_optimize(table: Table, tmp_path: Path) -> None:
+    flip(tmp_path / "a" / "items" / table.snapshot.indexes[0].segments[0].file.path)
+    table = reopened(table)
+    (plan,) = table.optimize_indexes(dry_run=True)  # type: ignore[misc]
+    assert plan.drop == (table.snapshot.indexes[0].segments[0].id,)
+    assert plan.add_rows == 50
+    table.optimize_indexes()
+    assert check(table) == (50, 0)
+    assert table.verify() == []
+
+
+def test_damaged_model_makes_the_index_anew(table: Table, tmp_path: Path) -> None:
+    (tmp_path / "a" / "items" / table.snapshot.indexes[0].model.path).unlink()
+    table = reopened(table)
+    assert check(table) == (0, 50)
+    (repair,) = table.repair()  # type: ignore[union-attr]
+    assert repair.remedy == "rebuild-index"
+    table.optimize_indexes()
+    assert check(table) == (50, 0)
+    assert table.verify() == []
+
+
+def test_files_of_indexes_are_listed(table: Table) -> None:
+    found = table.files().to_pylist()
+    listed = {row["path"]: row["rows"] for row in found if row["content"] == "index"}
+    index = table.snapshot.indexes[0]
+    assert listed == {index.model.path: 0, index.segments[0].file.path: 50}
+
+
+def test_orphans_and_expiry_keep_what_a_version_needs(table: Table) -> None:
+    first = table.snapshot.indexes[0].segments[0].file.path
+    table.rebuild_index("vec_flat")
+    assert table.collect_orphans(older_than=dt.timedelta(0)) == []
+    assert check(table.at(3)) == (50, 0)
+    table.expire_snapshots(older_than=None)
+    gone = table.collect_orphans(older_than=dt.timedelta(0))
+    assert first in gone
+    assert check(reopened(table)) == (50, 0)
+    assert table.verify() == []
+
+
+def test_dropped_index(table: Table) -> None:
+    table.drop_index("vec_flat")
+    assert table.indexes() == []
+    with pytest.raises(vl.NotFoundError, match="no index 'vec_flat'; the indexes are none"):
+        table.drop_index("vec_flat")
+    table.restore(3)
+    assert check(table) == (50, 0)
+
+
+# --- shape ------------------------------------------------------------------------------------------------------------
+
+
+def test_small_segments_are_merged(table: Table) -> None:
+    for first in range(100, 900, 100):
+        table.append(rows(first, 10))
+        table.optimize_indexes(growth=0)
+        assert len(table.snapshot.indexes[0].segments) == 1
+    table.append(rows(1000, 5000))
+    table.optimize_indexes(growth=0)
+    assert len(table.snapshot.indexes[0].segments) == 2
+    assert check(table) == (5130, 0)
+
+
+def test_dead_rows_are_left_out(table: Table) -> None:
+    table.delete("id < 20")
+    table.optimize_indexes()
+    assert table.describe_index("vec_flat").dead_rows == 0
+    assert table.snapshot.indexes[0].segments[0].rows == 30
+    assert check(table) == (30, 0)
+    version = table.version
+    table.optimize_indexes()
+    assert table.version == version
+
+
+def test_grown_tables_train_anew(table: Table) -> None:
+    model = table.snapshot.indexes[0].model_id
+    table.append(rows(100, 160))
+    (plan,) = table.optimize_indexes(dry_run=True)  # type: ignore[misc]
+    assert plan.retrain
+    table.optimize_indexes(growth=0)
+    assert table.snapshot.indexes[0].model_id == model
+    table.append(rows(300, 1))
+    table.optimize_indexes()
+    assert table.snapshot.indexes[0].model_id != model
+    assert table.snapshot.summary["retrained_indexes"] == 1
+    assert check(table) == (211, 0)
+
+
+def test_segments_of_limited_rows(tmp_path: Path) -> None:
+    table = table_of(tmp_path)
+    done: list[tuple[int, int]] = []
+    table.create_index("vec", "flat", segment_rows=20, progress=lambda *told: done.append(told))
+    assert [segment.rows for segment in table.snapshot.indexes[0].segments] == [20, 20, 10]
+    assert done[-1] == (50, 50)
+    assert check(table) == (50, 0)
+
+
+def test_multivectors_keep_a_row_together(tmp_path: Path) -> None:
+    fields = pa.schema([("id", pa.int64()), ("tokens", vl.multivector(DIMENSION))])
+    table = vl.connect(tmp_path).create_table("a.items", fields)
+    lengths = [3, 0, 2, 5, 1, 4]
+    tokens: list[Any] = [vectors(length, length).tolist() for length in lengths]
+    tokens[4] = None
+    table.append({"id": list(range(6)), "tokens": tokens})
+    table.create_index("tokens", "flat", metric="dot", segment_rows=4)
+    found = covered(table, "tokens_flat")
+    assert (found.covered_rows, found.uncovered_rows) == (6, 0)
+    held = [np.unique(segment.searcher.row_ids[segment.live]).tolist() for segment in found.segments]
+    assert sorted(row for part in held for row in part) == [0, 2, 3, 5]
+
+
+# --- transactions ------------------------------------------------------------------------------------------------------
+
+
+def test_transaction_leaves_its_own_rows_to_be_scanned(table: Table) -> None:
+    with table.transaction() as tx:
+        tx.append(rows(100, 5))
+        tx.upsert(rows(1, 1, vec=vectors(1, 31).tolist()))
+        tx.create_index("vec", "flat", name="other")
+        reopened(table).append(rows(200, 3))
+    assert check(table, "other") == (49, 9)
+    tx = table.transaction()
+    tx.restore(2)
+    with pytest.raises(vl.UnsupportedError, match="restored"):
+        tx.optimize_indexes()
+
+
+# --- bad input ---------------------------------------------------------------------------------------------------------
+
+BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "kind": ({"kind": "flta"}, vl.InvalidInputError, "unknown index kind 'flta'.*did you mean 'flat'"),
+    "option": ({"kind": "flat", "nlist": 3}, vl.InvalidInputError, "no option 'nlist'"),
+    "metric": ({"kind": "flat", "metric": "cosin"}, vl.InvalidInputError, "did you mean 'cosine'"),
+    "column": ({"column": "vek", "kind": "flat"}, vl.NotFoundError, "vek"),
+    "no vectors": ({"column": "price", "kind": "flat"}, vl.InvalidInputError, "float64, not a vector"),
+    "name": ({"kind": "flat", "name": "a/b"}, vl.InvalidInputError, "name is made of"),
+    "taken": ({"kind": "flat", "name": "vec_flat"}, vl.AlreadyExistsError, "there is an index 'vec_flat'"),
+    "memory": ({"kind": "flat", "memory_limit": 10}, vl.InvalidInputError, "memory_limit must be"),
+    "threads": ({"kind": "flat", "threads": 0}, vl.InvalidInputError, "threads must be"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_writes_nothing(table: Table, case: str) -> None:
+    arguments, error, message = BAD[case]
+    version, files = table.version, sorted(info.path for info in table.store.list("index"))
+    with pytest.raises(error, match=message):
+        table.create_index(**arguments)
+    assert table.refresh().version == version
+    assert sorted(info.path for info in table.store.list("index")) == files
+
+
+@pytest.mark.parametrize("vec", ["empty", "nulls"])
+def test_nothing_to_index(tmp_path: Path, vec: str) -> None:
+    table = table_of(tmp_path, 0)
+    if vec == "nulls":
+        table.append(rows(0, 3, vec=[None] * 3))
+    with pytest.raises(vl.InvalidInputError, match=r"holds no vectors yet|nothing to index"):
+        table.create_index("vec", "flat")
+    assert list(table.store.list("index")) == []
+
+
+@pytest.mark.parametrize("vec", [[[1.0, 0.0, 2.0, 0.0]] * 30, [[0.0] * 4] * 29 + [[1.0] * 4]])
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_constant_vectors(tmp_path: Path, vec: list[list[float]], metric: str) -> None:
+    table = table_of(tmp_path, 0)
+    table.append(rows(0, 30, vec=vec))
+    table.create_index("vec", "flat", metric=metric)
+    assert covered(table).uncovered_rows == 0
+
+
+def test_newer_kind_is_scanned_described_and_kept(table: Table) -> None:
+    index = table.snapshot.indexes[0]
+    newer = msgspec.structs.replace(index, name="newer", kind_version=9, extra={"more": [1]})
+    other = msgspec.structs.replace(index, name="other", kind="learned")
+    table.commit(lambda head: Delta("create-index", indexes=(*head.indexes, newer, other)))
+    assert "has version 9 of kind 'flat'" in table.describe_index("newer").faults[0]
+    assert "unknown to this release" in table.describe_index("other").faults[0]
+    assert table.describe_index("other").uncovered_rows == 50
+    with pytest.raises(vl.UnsupportedError, match="upgrade vectorlake"):
+        table.optimize_indexes("newer")
+    table.append(rows(100, 5))
+    table.optimize_indexes("vec_flat")
+    assert reopened(table).snapshot.indexes[1:] == (newer, other)

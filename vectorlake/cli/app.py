@@ -8,6 +8,7 @@ import typer
 
 from vectorlake.cli import (
     describing,
+    indexing,
     inspecting,
     maintenance,
     reading,
@@ -62,3 +63,4 @@ reading.register(app)
 writing.register(app)
 versions.register(app)
 maintenance.register(app)
+indexing.register(app)

@@ -57,11 +57,11 @@ def compact(
     names = parse_names(sort_by)
     if dry_run:
         plan = opened.compact(sort_by=names, target_rows=target_rows, dry_run=True)
-        _told(session, str(plan), {"plan": str(plan), "rows": getattr(plan, "rows", 0)})
+        told(session, str(plan), {"plan": str(plan), "rows": getattr(plan, "rows", 0)})
         return
     with progress_bar(session, "compacting") as advance:
         opened.compact(sort_by=names, target_rows=target_rows, progress=advance)
-    _done(session, opened, before, f"compacted {opened.name}")
+    told_commit(session, opened, before, f"compacted {opened.name}")
 
 
 def rewrite_manifests(
@@ -78,10 +78,10 @@ def rewrite_manifests(
     before = opened.snapshot
     if dry_run:
         plan = opened.rewrite_manifests(by, dry_run=True)
-        _told(session, str(plan), {"plan": str(plan)})
+        told(session, str(plan), {"plan": str(plan)})
         return
     opened.rewrite_manifests(by)
-    _done(session, opened, before, f"rewrote the manifests of {opened.name}")
+    told_commit(session, opened, before, f"rewrote the manifests of {opened.name}")
 
 
 def expire(
@@ -96,7 +96,7 @@ def expire(
     opened = session.table(lake, table)
     done = opened.expire_snapshots(older_than=_age(days), keep_last=keep_last, dry_run=dry_run)
     what = "would expire" if dry_run else "expired"
-    _told(
+    told(
         session,
         f"{opened.name}: {len(done.versions):,} versions {what}",
         {"table": opened.name, "versions": list(done.versions), "dry_run": dry_run},
@@ -114,7 +114,7 @@ def collect_orphans(
     opened = session.table(lake, table)
     paths = opened.collect_orphans(older_than=_age(days), dry_run=dry_run)
     what = "would be removed" if dry_run else "removed"
-    _told(
+    told(
         session,
         f"{opened.name}: {len(paths):,} files of {paths.size:,} bytes {what}",
         {"table": opened.name, "files": list(paths), "bytes": paths.size, "dry_run": dry_run},
@@ -145,7 +145,7 @@ def repair(
         listing(session, records, columns, empty="nothing to repair")
         return
     opened.repair(allow=parse_names(allow) or (), dry_run=False)
-    _done(session, opened, before, f"repaired {opened.name}")
+    told_commit(session, opened, before, f"repaired {opened.name}")
 
 
 BranchName = Annotated[str, typer.Argument(metavar="NAME", show_default=False, help="Name of the branch")]
@@ -155,7 +155,7 @@ def branch_create(session: Session, lake: Lake, table: TableName, name: BranchNa
     """Begin a branch at the latest version."""
     opened = session.table(lake, table)
     made = opened.branch(name)
-    _told(
+    told(
         session,
         f"branch {name} of {opened.name} begins at version {made.version}",
         {"branch": name, "version": made.version},
@@ -194,7 +194,7 @@ def branch_delete(session: Session, lake: Lake, table: TableName, name: BranchNa
     """Remove a branch and its versions."""
     opened = session.table(lake, table)
     opened.delete_branch(name)
-    _told(session, f"{opened.name} has no branch {name} any more", {"deleted": name})
+    told(session, f"{opened.name} has no branch {name} any more", {"deleted": name})
 
 
 def _age(days: float) -> dt.timedelta:
@@ -203,14 +203,15 @@ def _age(days: float) -> dt.timedelta:
     return dt.timedelta(days=days)
 
 
-def _done(session: Session, opened: Table, before: Snapshot, told: str) -> None:
+def told_commit(session: Session, opened: Table, before: Snapshot, text: str) -> None:
     """Tell what a commit did, or that there was nothing to do."""
     done = opened.version != before.version
-    text = told if done else f"there was nothing to do for {opened.name}"
+    text = text if done else f"there was nothing to do for {opened.name}"
     committed(session, opened.name, before, opened.snapshot, text)
 
 
-def _told(session: Session, text: str, record: dict[str, Any]) -> None:
+def told(session: Session, text: str, record: dict[str, Any]) -> None:
+    """Tell one thing: a text for people, or a JSON object."""
     if session.json:
         session.document(record)
     else:

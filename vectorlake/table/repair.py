@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
 import numpy as np
 
 from vectorlake.errors import ConflictError
 from vectorlake.ids import NewId
 from vectorlake.metadata.fragment import Fragment
+from vectorlake.metadata.index import Index
 from vectorlake.metadata.snapshot import Snapshot
 from vectorlake.plan.commit import Delta, FragmentUpdate
 from vectorlake.table.deletes import find_fragments
@@ -29,6 +31,10 @@ class Remedy(StrEnum):
     """Give up the columns that a lost file held: they read as their default or null."""
     LOSE_ROWS = "lose-rows"
     """Give up the rows of a fragment of which a column that can't be null is lost."""
+    DROP_SEGMENT = "drop-segment"
+    """Take the segment out of its index. Nothing is lost: its rows are scanned until `optimize_indexes` takes them in."""
+    REBUILD_INDEX = "rebuild-index"
+    """Nothing here: `rebuild_index` or `optimize_indexes` makes the index anew from the table."""
     NONE = "none"
     """Nothing: restore the file from a copy, or the table to an earlier version."""
 
@@ -61,6 +67,10 @@ def plan_repairs(view: View) -> list[Repair]:
 
 
 def _remedy(view: View, finding: Finding, fragments: dict[int, Fragment]) -> Repair:
+    if finding.part is Part.INDEX:
+        return Repair(finding, Remedy.DROP_SEGMENT)
+    if finding.part is Part.INDEX_MODEL:
+        return Repair(finding, Remedy.REBUILD_INDEX)
     fragment = fragments.get(-1 if finding.fragment_id is None else finding.fragment_id)
     if fragment is None:
         return Repair(finding, Remedy.NONE)
@@ -107,7 +117,8 @@ class Repairing:
                 updates[number] = FragmentUpdate(number, keys=update.keys, lost=lost)
             elif repair.remedy is Remedy.REBUILD_KEYS:
                 updates[number] = self._keys(number, update)
-        if not (removed or updates):
+        indexes, dropped = self._without_segments(head)
+        if not (removed or updates or dropped):
             return None
         lost_rows = sum(
             {
@@ -115,7 +126,27 @@ class Repairing:
             }.values()
         )
         summary = {"repairs": len(self._repairs), **({"deleted_rows": lost_rows} if lost_rows else {})}
-        return Delta("repair", removed=frozenset(removed), updates=tuple(updates.values()), summary=summary)
+        if dropped:
+            summary["dropped_segments"] = dropped
+        return Delta(
+            "repair",
+            removed=frozenset(removed),
+            updates=tuple(updates.values()),
+            indexes=indexes if dropped else None,
+            summary=summary,
+        )
+
+    def _without_segments(self, head: Snapshot) -> tuple[tuple[Index, ...], int]:
+        """The indexes without their damaged segments, and how many these were."""
+        gone = {r.finding.path for r in self._repairs if r.remedy is Remedy.DROP_SEGMENT}
+        kept = [
+            msgspec.structs.replace(
+                index, segments=tuple(one for one in index.segments if one.file.path not in gone)
+            )
+            for index in head.indexes
+        ]
+        before = sum(len(index.segments) for index in head.indexes)
+        return tuple(kept), before - sum(len(index.segments) for index in kept)
 
     def _keys(self, number: int, update: FragmentUpdate) -> FragmentUpdate:
         view = self._view

@@ -179,7 +179,8 @@ class Table(IndexApi):
         return self._inspected("snapshots")
 
     def files(self) -> pa.Table:
-        """The files of this version: a row for each fragment's data files, deletion vector and key segment."""
+        """The files of this version: a row for each fragment's data files, deletion vector and key segment, and for each
+        file of the indexes."""
         return self._inspected("files")
 
     def fragments(self, filter: str | Expr | object | None = None) -> pa.Table:
@@ -1153,8 +1154,8 @@ class Table(IndexApi):
     def repair(self, *, allow: Sequence[str] = (), dry_run: bool = True) -> list[Repair] | Snapshot:
         """Tell what can be done about each thing that `verify` finds, or with `dry_run=False` do it, as one commit.
 
-        What can be rebuilt without loss (key segments) is rebuilt. Lost files are given up only where `allow` names how:
-        `"lose-values"` lets columns that may be null read as null, `"lose-rows"` lets go of the rows of fragments of which
+        What can be rebuilt without loss (key segments) is rebuilt, and damaged segments leave their indexes. Lost files
+        are given up only where `allow` names how: `"lose-values"` lets columns that may be null read as null, `"lose-rows"` lets go of the rows of fragments of which
         more than that is lost. Earlier versions keep referring to what they did.
 
         Returns:
@@ -1173,7 +1174,8 @@ class Table(IndexApi):
         repairs = plan_repairs(self._view)
         if dry_run:
             return repairs
-        chosen = [one for one in repairs if one.remedy in (Remedy.REBUILD_KEYS, *allow)]
+        harmless = (Remedy.REBUILD_KEYS, Remedy.DROP_SEGMENT)
+        chosen = [one for one in repairs if one.remedy in (*harmless, *allow)]
         return self._commit(Repairing(self._view, chosen, new_id=self._context.new_id))
 
     @traced

@@ -12,7 +12,11 @@ import pyarrow.compute as pc
 
 from vectorlake.errors import CorruptDataError, NotFoundError, UnsupportedError
 from vectorlake.formats.checksum import source_checksum
+from vectorlake.formats.protocol import FileSource
+from vectorlake.index.protocol import ROW_IDS
 from vectorlake.metadata.fragment import DataFile, Fragment, KeySegment
+from vectorlake.metadata.index import Index
+from vectorlake.table.coverage import SKIPPED_ROW_IDS
 from vectorlake.table.files import check_unchanged
 from vectorlake.table.keys import enforced, hashes_of, key_fields
 from vectorlake.table.view import View
@@ -29,6 +33,10 @@ class Part(StrEnum):
     """Sequences, or ids that a snapshot says it has not given yet."""
     ROW_IDS = "row ids"
     PRIMARY_KEY = "primary key"
+    INDEX = "index"
+    """A segment of an index. Searches scan its rows instead."""
+    INDEX_MODEL = "index model"
+    """What an index has learnt. Searches do without the index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,8 @@ def verify(view: View, *, progress: Callable[[str], None] | None = None) -> Iter
                 sound = False
                 yield finding
             yield from _numbers(view, fragment)
+    for index in view.snapshot.indexes:
+        yield from _index(view, index, progress)
     if sound:  # what can't be read can't be compared
         yield from _doubled_row_ids(view)
         yield from _doubled_keys(view)
@@ -190,6 +200,38 @@ def _keys(view: View, fragment: Fragment, segment: KeySegment) -> Iterator[Findi
             Part.KEYS,
             fragment.id,
         )
+
+
+def _index(view: View, index: Index, progress: Callable[[str], None] | None) -> Iterator[Finding]:
+    """What is wrong with the files of an index; every byte is read, whatever was opened before."""
+    parts = [(index.model, Part.INDEX_MODEL), *((segment.file, Part.INDEX) for segment in index.segments)]
+    for file, part in parts:
+        if progress:
+            progress(file.path)
+        source = FileSource(view.store, file.path, file.size, file.checksum)
+        try:
+            if (found := source_checksum(source)) != file.checksum:
+                yield Finding(
+                    file.path, f"has checksum {found}, index {index.name!r} says {file.checksum}", part
+                )
+        except CorruptDataError as e:
+            yield Finding(file.path, str(e), part)
+    for segment in index.segments:
+        held = segment.file.arrays
+        slots = held[ROW_IDS].shape[0] if ROW_IDS in held else 0
+        skipped = held[SKIPPED_ROW_IDS].shape[0] if SKIPPED_ROW_IDS in held else 0
+        if ROW_IDS not in held or segment.rows > slots + skipped:
+            yield Finding(
+                segment.file.path,
+                f"has {slots + skipped} slots, index {index.name!r} says {segment.rows} rows",
+                Part.INDEX,
+            )
+        elif segment.version > view.snapshot.version:
+            yield Finding(
+                segment.file.path,
+                f"is of version {segment.version}, later than version {view.snapshot.version}",
+                Part.INDEX,
+            )
 
 
 def _file(view: View, file: DataFile) -> Iterator[tuple[str, str]]:
