@@ -1155,8 +1155,9 @@ class Table(IndexApi):
         """Tell what can be done about each thing that `verify` finds, or with `dry_run=False` do it, as one commit.
 
         What can be rebuilt without loss (key segments) is rebuilt, and damaged segments leave their indexes. Lost files
-        are given up only where `allow` names how: `"lose-values"` lets columns that may be null read as null, `"lose-rows"` lets go of the rows of fragments of which
-        more than that is lost. Earlier versions keep referring to what they did.
+        are given up only where `allow` names how: `"lose-values"` lets columns that may be null read as null,
+        `"lose-rows"` lets go of the rows of fragments of which more than that is lost. Earlier versions keep referring to
+        what they did.
 
         Returns:
             The plan, one entry a finding; or the newest snapshot.
