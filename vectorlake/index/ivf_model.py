@@ -1,0 +1,273 @@
+"""The model of an inverted file: how vectors are transformed, centroids, and codebooks. Trained once, shared by segments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from vectorlake.errors import CorruptDataError, InvalidInputError
+from vectorlake.index.ivf_options import FLAT, PQ, Shape, shape_of
+from vectorlake.index.protocol import Arrays, ArraySource, Config, Vectors
+from vectorlake.index.team import share
+from vectorlake.kernels.ivf.kmeans import k_means
+from vectorlake.kernels.ivf.nearest import nearest_centroids
+from vectorlake.kernels.ivf.rotation import random_rotation
+from vectorlake.kernels.ivf.transform import BITS, FINE, KEEP_LENGTH, ONE_LENGTH, transform_rows
+from vectorlake.kernels.metric import Metric
+from vectorlake.kernels.rows import Rows
+
+CENTROIDS: Final = "centroids"
+_MEAN: Final = "mean"
+_SCALE: Final = "scale"
+_OFFSET: Final = "offset"
+_ORDER: Final = "rotation.order"
+_FACTORS: Final = "rotation.factors"
+_ACROSS: Final = "rotation.across"
+_CODEBOOK: Final = "codebook"
+NAMES: Final = (_MEAN, _SCALE, _OFFSET, _ORDER, _FACTORS, _ACROSS, CENTROIDS, _CODEBOOK)
+
+_STEP: Final = 2048
+_CODEBOOK_SAMPLE: Final = 8192
+_CODEBOOK_ITERATIONS: Final = 12
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model.
+
+    Attributes:
+        config: of the index.
+        shape: sizes that follow from it.
+        mean: float64 [d], subtracted from vectors as stored.
+        scale: what they are then divided by.
+        offset: float32 [width], the mean, transformed: what inner products must be told of it. Zero but under dot.
+        order, factors, across: the rotation (see `kernels.ivf.rotation`).
+        centroids: float32 [partitions, width].
+        codebook: float32 [m, 16, width / m], of product quantisation, else empty.
+    """
+
+    config: Config
+    shape: Shape
+    mean: npt.NDArray[np.float64]
+    scale: float
+    offset: npt.NDArray[np.float32]
+    order: npt.NDArray[np.int32]
+    factors: npt.NDArray[np.float32]
+    across: npt.NDArray[np.float32]
+    centroids: npt.NDArray[np.float32]
+    codebook: npt.NDArray[np.float32]
+
+    def arrays(self) -> Arrays:
+        """The model as arrays."""
+        return {
+            _MEAN: self.mean,
+            _SCALE: np.array([self.scale]),
+            _OFFSET: self.offset,
+            _ORDER: self.order,
+            _FACTORS: self.factors,
+            _ACROSS: self.across,
+            CENTROIDS: self.centroids,
+            _CODEBOOK: self.codebook,
+        }
+
+    @property
+    def by_dot(self) -> bool:
+        return self.config.metric is Metric.DOT
+
+    @property
+    def weight(self) -> float:
+        """What squared distances are multiplied by to give estimates."""
+        return 0.5 if self.config.metric is Metric.COSINE else 1.0
+
+
+def model_of(arrays: Arrays | ArraySource, config: Config) -> Model:
+    """The model in arrays.
+
+    Raises:
+        CorruptDataError: they don't fit each other or the configuration.
+    """
+    if missing := [name for name in NAMES if name not in arrays]:
+        raise CorruptDataError(f"the model of an ivf index lacks {missing}: rebuild the index")
+    mean, scale, offset, order, factors, across, centroids, codebook = (arrays[name] for name in NAMES)
+    shape = shape_of(config)
+    width = shape.width
+    if (
+        mean.shape != (config.dimension,)
+        or offset.shape != (width,)
+        or order.shape != factors.shape
+        or (len(order) and (order.shape[1] != width or width % max(across.shape[1], 1)))
+        or centroids.shape[1:] != (width,)
+        or not len(centroids)
+    ):
+        raise CorruptDataError(
+            f"the arrays of an ivf model don't fit vectors of dimension {config.dimension}: rebuild the index"
+        )
+    return Model(config, shape, mean, float(scale[0]), offset, order, factors, across, centroids, codebook)
+
+
+def transformed(
+    model: Model, vectors: npt.NDArray[Any], *, as_queries: bool, threads: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
+    """Vectors as the model works with them.
+
+    Args:
+        model: the model.
+        vectors: [m, d], as stored.
+        as_queries: under dot, queries are given the length of a typical row: order does not depend on it.
+        threads: how many may work.
+
+    Returns:
+        float32 [m, width]; states uint8 [m] (see `kernels.ivf.transform`); norms as stored, float64 [m].
+    """
+    rows = Rows.of(vectors, what="vectors", dimension=model.config.dimension)
+    targets = np.empty((rows.count, model.shape.width), np.float32)
+    states = np.empty(rows.count, np.uint8)
+    lengths = np.empty(rows.count)
+    mode, unit = KEEP_LENGTH, 1.0
+    if model.config.metric is Metric.HAMMING:
+        mode = BITS
+    elif model.config.metric is Metric.COSINE:
+        mode = ONE_LENGTH
+    elif model.by_dot and as_queries:
+        mode, unit = ONE_LENGTH, model.scale
+
+    def work(first: int, end: int) -> None:
+        transform_rows(
+            mode,
+            rows.code,
+            rows.address,
+            rows.stride,
+            first,
+            end,
+            unit,
+            model.mean,
+            1.0 / model.scale,
+            model.order,
+            model.factors,
+            model.across,
+            targets,
+            states,
+            lengths,
+        )
+
+    share(work, rows.count, threads=threads, step=_STEP)
+    return targets, states, lengths
+
+
+def train(vectors: Vectors, config: Config, *, rng: np.random.Generator, threads: int, memory: int) -> Model:
+    """Learn a model from a sample of the vectors.
+
+    Raises:
+        InvalidInputError: there are none.
+    """
+    shape = shape_of(config)
+    # The sample as stored, transformed, and what k-means takes.
+    fits = max(1, memory // (3 * (4 * shape.width + config.dimension * np.dtype(config.element).itemsize)))
+    sample = vectors.sample(min(int(config.options["sample"]), fits), rng)
+    if not len(sample):
+        raise InvalidInputError("an ivf index can't be trained: the column has no vectors")
+    model = _untrained(sample, config, shape, rng)
+    rows, states, _ = transformed(model, sample, as_queries=False, threads=threads)
+    del sample
+    usable = rows if (states == FINE).all() else rows[states == FINE]
+    if not len(usable):
+        usable = np.zeros((1, shape.width), np.float32)
+    options = config.options
+    centroids = k_means(usable, int(options["nlist"]), iterations=int(options["iterations"]), rng=rng)
+    codebook = np.empty((0, 16, 1), np.float32)
+    if options["codes"] == PQ:
+        codebook = _train_codebook(usable, centroids, int(options["pq_m"]), rng)
+    return Model(
+        config,
+        shape,
+        model.mean,
+        model.scale,
+        model.offset,
+        model.order,
+        model.factors,
+        model.across,
+        centroids,
+        codebook,
+    )
+
+
+def _untrained(sample: npt.NDArray[Any], config: Config, shape: Shape, rng: np.random.Generator) -> Model:
+    """A model that transforms, with no centroids yet."""
+    width = shape.width
+    order = np.empty((0, width), np.int32)
+    factors = np.empty((0, width), np.float32)
+    across = np.empty((0, 1, 1), np.float32)
+    if shape.rotates:
+        order, factors, across = random_rotation(width, rng)
+    mean = np.zeros(config.dimension)
+    scale = 1.0
+    if config.metric is not Metric.HAMMING:
+        mean, scale = _moments(sample, config)
+    none = np.empty((0, width), np.float32)
+    blank = Model(
+        config,
+        shape,
+        np.zeros_like(mean),
+        scale,
+        np.zeros(width, np.float32),
+        order,
+        factors,
+        across,
+        none,
+        none,
+    )
+    offset = blank.offset
+    if config.metric is Metric.DOT:
+        offset = transformed(blank, mean[None, :], as_queries=False, threads=1)[0][0]
+    return Model(config, shape, mean, scale, offset, order, factors, across, none, none)
+
+
+def _moments(sample: npt.NDArray[Any], config: Config) -> tuple[npt.NDArray[np.float64], float]:
+    """The mean of vectors, and a typical length: under dot their own, else from the mean (cosine: 1)."""
+    centred = config.options["codes"] != FLAT
+    total = np.zeros(config.dimension)
+    squares, count = 0.0, 0
+    for first in range(0, len(sample), _STEP):
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            part = sample[first : first + _STEP].astype(np.float64)
+            lengths = np.sqrt(np.square(part).sum(axis=1))
+            usable = (lengths > 0) & (lengths < np.inf)
+            part, lengths = part[usable], lengths[usable]
+            if config.metric is Metric.COSINE:
+                part /= lengths[:, None]
+        total += part.sum(axis=0)
+        squares += float(np.square(part).sum())
+        count += len(part)
+    mean = total / count if count and centred else np.zeros(config.dimension)
+    if config.metric is Metric.COSINE:
+        return mean, 1.0
+    spread = squares / max(count, 1)
+    if config.metric is Metric.L2:
+        spread -= float(np.square(mean).sum())
+    scale = float(np.sqrt(max(spread, 0.0)))
+    return (mean, scale) if 1e-150 < scale < np.inf else (np.where(np.isfinite(mean), mean, 0), 1.0)
+
+
+def _train_codebook(
+    rows: npt.NDArray[np.float32], centroids: npt.NDArray[np.float32], parts: int, rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    picked = rows[np.sort(rng.choice(len(rows), min(len(rows), _CODEBOOK_SAMPLE), replace=False))]
+    places, _ = nearest_centroids(picked, centroids)
+    residuals = picked - centroids[places]
+    width = -(-rows.shape[1] // parts)
+    padded = np.zeros((len(residuals), parts * width), np.float32)
+    padded[:, : rows.shape[1]] = residuals
+    return np.stack(
+        [
+            k_means(
+                np.ascontiguousarray(padded[:, m * width : (m + 1) * width]),
+                16,
+                iterations=_CODEBOOK_ITERATIONS,
+                rng=rng,
+            )
+            for m in range(parts)
+        ]
+    )

@@ -1,0 +1,257 @@
+"""Search a segment of an inverted file: choose partitions, make tables, scan."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from vectorlake.errors import CorruptDataError
+from vectorlake.index.ivf_model import Model, transformed
+from vectorlake.index.ivf_options import FLAT, INT8, PQ
+from vectorlake.index.ivf_segment import BLOCKS, checked_first_blocks
+from vectorlake.index.protocol import ROW_IDS, ArraySource, Ask, Nominated
+from vectorlake.index.team import share
+from vectorlake.kernels.capability import has_avx2
+from vectorlake.kernels.ivf.fastscan import BLOCK, COARSE, FINE
+from vectorlake.kernels.ivf.probe import choose_probes
+from vectorlake.kernels.ivf.scan import LOOK_UPS, scan
+from vectorlake.kernels.ivf.tables import fill_bit_tables, fill_tables
+from vectorlake.kernels.ivf.transform import DEAD
+from vectorlake.kernels.metric import Metric
+from vectorlake.kernels.rows import INT8 as INT8_CODE
+from vectorlake.kernels.rows import Rows
+
+_AT_ONCE: Final = 4096
+"""Queries whose distances to all centroids are held at a time."""
+_TOGETHER: Final = 256
+"""Queries that are scanned together at most: their tables stay in a core's cache."""
+_FINE_FROM: Final = 3
+"""From so many bits on, coarse tables would add noticeably to the error of the code."""
+_EARLY_ROWS: Final = 8
+"""The first wave looks at about so many rows for each that is nominated."""
+
+_NO_WORDS: Final = np.empty(0, np.uint32)
+_NO_WEIGHTS: Final = np.empty(0, np.int64)
+_NO_SHIFTS: Final = np.empty((0, 1), np.float32)
+
+
+class IvfSearcher:
+    """An open segment of an inverted file."""
+
+    def __init__(self, model: Model, segment: ArraySource) -> None:
+        self._model = model
+        self._segment = segment
+        self._first_blocks = np.ascontiguousarray(checked_first_blocks(model, segment))
+        self._blocks = np.diff(self._first_blocks)
+        self._slots = int(self._first_blocks[-1]) * BLOCK
+        self._addresses = np.zeros(len(model.centroids), np.int64)
+        if segment.local:
+            self._mapped = segment[BLOCKS]
+            if self._mapped.shape != (int(self._first_blocks[-1]), model.shape.block_bytes):
+                raise CorruptDataError(
+                    f"an ivf segment has blocks of shape {self._mapped.shape}, but its partitions need "
+                    f"{self._first_blocks[-1]} of {model.shape.block_bytes} bytes: rebuild the index"
+                )
+            self._addresses = self._mapped.ctypes.data + self._first_blocks[:-1] * model.shape.block_bytes
+        self._turned = np.ascontiguousarray(model.centroids.T)
+        squares = np.einsum("ij,ij->i", model.centroids, model.centroids)
+        self._partition_terms = np.asarray(
+            -(model.centroids @ model.offset) if model.by_dot else model.weight * squares, np.float32
+        )
+        self._factor = np.float32(-1.0 if model.by_dot else -2.0 * model.weight)
+        codes = model.config.options["codes"]
+        planes = model.shape.planes
+        self._fine = codes == PQ or planes >= _FINE_FROM
+        self._style = LOOK_UPS
+        self._elements = model.shape.pairs
+        if not model.shape.interleaved:
+            self._elements = model.shape.width
+            self._style = INT8_CODE if codes == INT8 else _code_of(model.config.element)
+        self._as_stored = codes == FLAT
+        self._wide = int(has_avx2())
+
+    @property
+    def row_ids(self) -> npt.NDArray[np.int64]:
+        ids: npt.NDArray[np.int64] = self._segment[ROW_IDS]
+        return ids
+
+    @property
+    def largest_effort(self) -> int:
+        return len(self._model.centroids)
+
+    def search(self, ask: Ask) -> Nominated:
+        count = len(ask.queries)
+        slots = np.empty((count, ask.pool), np.int64)
+        estimates = np.empty((count, ask.pool), np.float32)
+        probed = scored = 0
+        if self._slots == 0 or ask.pool == 0:
+            slots[:], estimates[:] = -1, np.inf
+            return Nominated(slots, estimates, 0, 0)
+        for first in range(0, count, _AT_ONCE):
+            part = slice(first, min(first + _AT_ONCE, count))
+            one, other = self._search(ask, ask.queries[part], slots[part], estimates[part])
+            probed, scored = probed + one, scored + other
+        return Nominated(slots, estimates, probed, scored)
+
+    def _search(
+        self,
+        ask: Ask,
+        asked: npt.NDArray[Any],
+        slots: npt.NDArray[np.int64],
+        estimates: npt.NDArray[np.float32],
+    ) -> tuple[int, int]:
+        """Answer some queries in place; returns how many partitions and slots were looked at."""
+        model = self._model
+        queries, states, lengths = transformed(model, asked, as_queries=True, threads=ask.threads)
+        probes, shifts = self._probes(ask, queries, states)
+        addresses, _alive = (self._addresses, []) if self._segment.local else self._fetched(probes)
+        allowed = _NO_WORDS if ask.allowed is None else np.ascontiguousarray(ask.allowed, np.uint32)
+        pool = min(ask.pool, self._slots)
+        room = 2 * pool + 4 * BLOCK
+
+        def work(first: int, end: int) -> None:
+            found = np.empty((end - first, pool), np.float32)
+            places = np.empty((end - first, pool), np.int64)
+            tables, slopes, bases = self._tables(asked[first:end], queries[first:end])
+            scan(
+                self._wide,
+                self._style,
+                int(self._fine),
+                model.shape.planes,
+                self._elements,
+                model.shape.block_bytes,
+                addresses,
+                self._first_blocks,
+                allowed,
+                tables,
+                slopes,
+                bases,
+                probes[first:end],
+                shifts[first:end],
+                self._early(ask.pool, probes.shape[1]),
+                pool,
+                room,
+                found,
+                places,
+            )
+            slots[first:end, :pool] = places
+            estimates[first:end, :pool] = found
+
+        slots[:, pool:], estimates[:, pool:] = -1, np.inf
+        count = len(queries)
+        share(work, count, threads=ask.threads, step=min(_TOGETHER, -(-count // ask.threads)))
+        self._rescale(estimates, lengths)
+        chosen = probes[probes >= 0]
+        return len(chosen), int(self._blocks[chosen].sum()) * BLOCK
+
+    def _early(self, pool: int, nprobe: int) -> int:
+        rows = self._slots / len(self._model.centroids)
+        return int(min(nprobe, max(1, round(_EARLY_ROWS * pool / max(rows, 1)))))
+
+    def _probes(
+        self, ask: Ask, queries: npt.NDArray[np.float32], states: npt.NDArray[np.uint8]
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        model = self._model
+        nlist = len(model.centroids)
+        nprobe = max(1, min(ask.effort, nlist))
+        if model.by_dot:
+            terms = -((queries + model.offset) @ model.offset)
+        else:
+            terms = np.float32(model.weight) * np.einsum("ij,ij->i", queries, queries)
+        own = _NO_SHIFTS
+        if self._as_stored:
+            still = model.by_dot or model.config.metric is Metric.HAMMING
+            own = np.zeros((len(queries), 1), np.float32) if still else terms[:, None]
+        weights, enough, most = _NO_WEIGHTS, 0, nprobe
+        if ask.allowed is not None:
+            weights, enough, most = self._allowed(ask, nprobe)
+        probes = np.empty((len(queries), most), np.int32)
+        shifts = np.empty((len(queries), most), np.float32)
+        dead = (states == DEAD) if model.config.metric is Metric.COSINE else np.zeros(len(states), np.bool_)
+        choose_probes(
+            queries @ self._turned,
+            self._factor,
+            self._partition_terms,
+            terms,
+            dead.view(np.uint8),
+            weights,
+            enough,
+            self._early(ask.pool, nprobe),
+            own,
+            nprobe,
+            probes,
+            shifts,
+        )
+        return probes, shifts
+
+    def _allowed(self, ask: Ask, nprobe: int) -> tuple[npt.NDArray[np.int64], int, int]:
+        """Rows of each partition that may be nominated, how many of them to look at, and partitions at most."""
+        assert ask.allowed is not None
+        bits = np.bitwise_count(ask.allowed[: self._slots // BLOCK]).astype(np.int64)
+        totals = np.concatenate([[0], np.cumsum(bits)])
+        weights = totals[self._first_blocks[1:]] - totals[self._first_blocks[:-1]]
+        nlist = len(self._model.centroids)
+        return weights, int(nprobe * self._slots / nlist), nlist
+
+    def _tables(
+        self, asked: npt.NDArray[Any], queries: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        shape = self._model.shape
+        slopes = np.ones(len(queries), np.float32)
+        bases = np.zeros(len(queries), np.float32)
+        if not shape.interleaved:
+            return np.ascontiguousarray(queries).view(np.uint8), slopes, bases
+        tables = np.empty((len(queries), shape.table_bytes), np.uint8)
+        if self._as_stored:
+            fill_bit_tables(np.ascontiguousarray(asked), tables)
+        else:
+            fill_tables(
+                queries,
+                shape.planes,
+                FINE if self._fine else COARSE,
+                self._model.codebook,
+                0,
+                len(queries),
+                tables,
+                slopes,
+                bases,
+            )
+        return tables, slopes, bases
+
+    def _fetched(
+        self, probes: npt.NDArray[np.int32]
+    ) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.uint8]]]:
+        """Addresses of partitions read from a store, and the arrays that must live while they are used."""
+        addresses = np.zeros(len(self._model.centroids), np.int64)
+        wanted = np.unique(probes[probes >= 0])
+        wanted = wanted[self._blocks[wanted] > 0]
+        parts = self._segment.parts(BLOCKS, wanted.tolist())
+        size = self._model.shape.block_bytes
+        for partition, part in zip(wanted.tolist(), parts, strict=True):
+            if part.shape != (self._blocks[partition], size) or not part.flags.c_contiguous:
+                raise CorruptDataError(
+                    f"partition {partition} of an ivf segment has blocks of shape {part.shape}, but needs "
+                    f"{self._blocks[partition]} of {size} bytes: rebuild the index"
+                )
+            addresses[partition] = part.ctypes.data
+        return addresses, parts
+
+    def _rescale(self, estimates: npt.NDArray[np.float32], lengths: npt.NDArray[np.float64]) -> None:
+        """From the model's units to those of the metric."""
+        metric, scale = self._model.config.metric, self._model.scale
+        if metric is Metric.L2 and scale != 1:
+            estimates *= np.float32(scale * scale)
+        elif metric is Metric.DOT:
+            with np.errstate(invalid="ignore"):
+                np.nan_to_num(
+                    np.multiply(estimates, (lengths * scale)[:, None].astype(np.float32), out=estimates),
+                    copy=False,
+                    nan=np.inf,
+                    posinf=np.inf,
+                )
+
+
+def _code_of(element: str) -> int:
+    return Rows.of(np.empty((0, 1), element), what="vectors").code

@@ -1,0 +1,1 @@
+"""Compiled parts of inverted files: rotation, codes, look-up tables, scanning and selection."""

@@ -1,0 +1,105 @@
+"""Choose the partitions that queries probe, from their products with the centroids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from vectorlake.kernels.ivf.select import nearest_first, smallest_bound
+from vectorlake.kernels.jit import entry, inner
+
+_SHUT = np.float32(3e38)
+
+
+@inner
+def _early_first(values: Any, places: Any, count: int, early: int) -> None:
+    """Bring the `early` smallest of values[:count] to the front."""
+    low, high = smallest_bound(values, count, early)
+    surely = 0
+    for i in range(count):
+        surely += values[i] <= low
+    ties = early - surely
+    place = 0
+    for i in range(count):
+        value = values[i]
+        if value <= high:
+            if value > low:
+                if ties == 0:
+                    continue
+                ties -= 1
+            values[i] = values[place]
+            values[place] = value
+            places[i], places[place] = places[place], places[i]
+            place += 1
+
+
+@entry(
+    "void(float32[:, ::1], float32, float32[::1], float32[::1], uint8[::1], int64[::1], int64, int64, float32[:, ::1], "
+    "int64, int32[:, ::1], float32[:, ::1])"
+)
+def choose_probes(
+    products: Any,
+    factor: Any,
+    partition_terms: Any,
+    query_terms: Any,
+    dead: Any,
+    weights: Any,
+    enough: int,
+    early: int,
+    own_shifts: Any,
+    nprobe: int,
+    probes: Any,
+    shifts: Any,
+) -> None:
+    """Choose for each query the nearest partitions.
+
+    Args:
+        products: float32 [n, partitions], overwritten: a distance is factor * product + its two terms.
+        factor: float32.
+        partition_terms: float32 [partitions].
+        query_terms: float32 [n].
+        dead: uint8 [n], 1 where a query matches nothing.
+        weights: int64 [partitions], rows that may be nominated; those of 0 are passed over. Empty: all alike.
+        enough: with weights: partitions are added beyond nprobe until they hold so many rows.
+        early: how many nearest come first.
+        own_shifts: float32 [n, 1], what estimates are shifted by; empty: by the distance of the centroid.
+        nprobe: how many.
+        probes: int32 [n, most], written, -1 beyond those chosen.
+        shifts: float32 [n, most], written.
+    """
+    count = products.shape[1]
+    most = probes.shape[1]
+    for q in range(products.shape[0]):
+        probes[q] = -1
+        if dead[q]:
+            continue
+        distances = products[q]
+        open_ = 0
+        for p in range(count):
+            shut = weights.shape[0] > 0 and weights[p] == 0
+            open_ += not shut
+            distances[p] = _SHUT if shut else distances[p] * factor + (partition_terms[p] + query_terms[q])
+        wanted = min(nprobe, open_)
+        if wanted == 0:
+            continue
+        if weights.shape[0] > 0 and open_ > wanted:
+            wanted = _until_enough(distances, weights, enough, wanted, min(open_, most))
+        nearest_first(distances, wanted, probes[q], shifts[q])
+        if early < wanted:
+            _early_first(shifts[q], probes[q], wanted, early)
+        if own_shifts.shape[0] > 0:
+            for i in range(wanted):
+                shifts[q, i] = own_shifts[q, 0]
+
+
+@inner
+def _until_enough(distances: Any, weights: Any, enough: int, least: int, most: int) -> Any:
+    """How many of the nearest partitions hold `enough` rows, within limits."""
+    order = np.argsort(distances)
+    held = 0
+    for i in range(most):
+        held += weights[order[i]]
+        if held >= enough and i + 1 >= least:
+            return i + 1
+    return most
