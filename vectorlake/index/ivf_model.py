@@ -91,7 +91,9 @@ def model_of(arrays: Arrays | ArraySource, config: Config) -> Model:
     """
     if missing := [name for name in NAMES if name not in arrays]:
         raise CorruptDataError(f"the model of an ivf index lacks {missing}: rebuild the index")
-    mean, scale, offset, order, factors, across, centroids, codebook = (arrays[name] for name in NAMES)
+    mean, scale, offset, order, factors, across, centroids, codebook = (
+        np.array(arrays[name]) for name in NAMES
+    )
     shape = shape_of(config)
     width = shape.width
     if (

@@ -95,8 +95,8 @@ def _codes(facts: Facts, options: Mapping[str, Any]) -> str | None:
     if value is None:
         return None
     if value not in CODES:
-        hint = did_you_mean(value, CODES) if isinstance(value, str) else ""
-        raise InvalidInputError(f"unknown codes {value!r}{hint}; choose from {listing(CODES)}")
+        hint = did_you_mean(value, list(CODES)) if isinstance(value, str) else ""
+        raise InvalidInputError(f"unknown codes {value!r}{hint}; choose from {listing(list(CODES))}")
     if facts.metric is Metric.HAMMING and value != FLAT:
         raise InvalidInputError(
             f"under hamming, bits are their own codes: codes must be 'flat', not {value!r}"

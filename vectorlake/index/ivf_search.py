@@ -43,7 +43,7 @@ class IvfSearcher:
     def __init__(self, model: Model, segment: ArraySource) -> None:
         self._model = model
         self._segment = segment
-        self._first_blocks = np.ascontiguousarray(checked_first_blocks(model, segment))
+        self._first_blocks = np.array(checked_first_blocks(model, segment))
         self._blocks = np.diff(self._first_blocks)
         self._slots = int(self._first_blocks[-1]) * BLOCK
         self._addresses = np.zeros(len(model.centroids), np.int64)
@@ -53,6 +53,10 @@ class IvfSearcher:
                 raise CorruptDataError(
                     f"an ivf segment has blocks of shape {self._mapped.shape}, but its partitions need "
                     f"{self._first_blocks[-1]} of {model.shape.block_bytes} bytes: rebuild the index"
+                )
+            if segment[ROW_IDS].shape != (self._slots,):
+                raise CorruptDataError(
+                    f"an ivf segment has {len(segment[ROW_IDS])} row ids, but {self._slots} slots: rebuild the index"
                 )
             self._addresses = self._mapped.ctypes.data + self._first_blocks[:-1] * model.shape.block_bytes
         self._turned = np.ascontiguousarray(model.centroids.T)
@@ -107,7 +111,7 @@ class IvfSearcher:
         queries, states, lengths = transformed(model, asked, as_queries=True, threads=ask.threads)
         probes, shifts = self._probes(ask, queries, states)
         addresses, _alive = (self._addresses, []) if self._segment.local else self._fetched(probes)
-        allowed = _NO_WORDS if ask.allowed is None else np.ascontiguousarray(ask.allowed, np.uint32)
+        allowed = _NO_WORDS if ask.allowed is None else np.require(ask.allowed, np.uint32, "CW")
         pool = min(ask.pool, self._slots)
         room = 2 * pool + 4 * BLOCK
 
@@ -157,9 +161,10 @@ class IvfSearcher:
         nlist = len(model.centroids)
         nprobe = max(1, min(ask.effort, nlist))
         if model.by_dot:
-            terms = -((queries + model.offset) @ model.offset)
+            terms = np.asarray(-((queries + model.offset) @ model.offset), np.float32)
         else:
-            terms = np.float32(model.weight) * np.einsum("ij,ij->i", queries, queries)
+            squares = np.einsum("ij,ij->i", queries, queries)
+            terms = np.asarray(np.float32(model.weight) * squares, np.float32)
         own = _NO_SHIFTS
         if self._as_stored:
             still = model.by_dot or model.config.metric is Metric.HAMMING
@@ -205,7 +210,7 @@ class IvfSearcher:
             return np.ascontiguousarray(queries).view(np.uint8), slopes, bases
         tables = np.empty((len(queries), shape.table_bytes), np.uint8)
         if self._as_stored:
-            fill_bit_tables(np.ascontiguousarray(asked), tables)
+            fill_bit_tables(np.require(asked, np.uint8, "CW"), tables)
         else:
             fill_tables(
                 queries,

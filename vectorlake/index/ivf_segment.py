@@ -142,10 +142,11 @@ def build(model: Model, blocks: Iterable[Block], *, threads: int, memory: int) -
 def lifted(model: Model, segment: ArraySource, kept: npt.NDArray[np.bool_]) -> Encoded:
     """The rows of a segment that are to be kept, with their codes."""
     row_ids, blocks, first_blocks = checked(model, segment)
+    blocks = np.ascontiguousarray(blocks)
     slots = np.flatnonzero(kept & (row_ids >= 0))
     codes = np.empty((len(slots), model.shape.row_bytes), np.uint8)
     terms = np.empty((len(slots), 2), np.float32)
-    lift_rows(int(model.shape.interleaved), slots, blocks, codes, terms)
+    lift_rows(int(model.shape.interleaved), slots, blocks.ctypes.data, codes, terms)
     partitions = np.searchsorted(first_blocks, slots // BLOCK, side="right") - 1
     return Encoded(partitions.astype(np.int32), codes, terms, row_ids[slots])
 

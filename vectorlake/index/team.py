@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 def share(function: Callable[[int, int], None], count: int, *, threads: int, step: int) -> None:
-    """Call `function(first, end)` for ranges that make up range(count), each of at most `step`; returns when all are done."""
+    """Call `function(first, end)` for ranges that make up range(count), of at most `step`; returns when all are done."""
     parts = [(first, min(first + step, count)) for first in range(0, count, step)]
     helpers = min(threads, len(parts)) - 1
     following = itertools.count()

@@ -83,7 +83,7 @@ def _pack_bits(decoded: Any, planes: int, code: Any) -> None:
     pairs = decoded.shape[0] // 8
     for p in range(pairs):
         for plane in range(planes):
-            byte = 0
+            byte = np.int32(0)
             for i in range(8):
                 level = np.int32(decoded[8 * p + i] + half)
                 byte |= ((level >> (planes - 1 - plane)) & 1) << i

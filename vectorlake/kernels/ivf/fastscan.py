@@ -121,9 +121,9 @@ def _emit(builder: Builder, arguments: Any, queries: int, blocks: int, period: i
             lanes = ir.Constant(_INT32S, list(range(8 * half, 8 * half + 8)))
             picked = builder.shuffle_vector(words, ir.Constant(_WORDS, ir.Undefined), lanes)
             numbers = builder.uitofp(builder.zext(picked, _INT32S), _FLOATS)
-            place = 128 * (blocks * q + b) + 32 * part
-            before = _load(builder, sums, place, _FLOATS, 4)
-            _store(builder, builder.fadd(builder.fmul(before, weight), numbers), sums, place)
+            at = 128 * (blocks * q + b) + 32 * part
+            before = _load(builder, sums, at, _FLOATS, 4)
+            _store(builder, builder.fadd(builder.fmul(before, weight), numbers), sums, at)
 
 
 scan_group_coarse = _scan(GROUP, TOGETHER, 8)

@@ -1,4 +1,4 @@
-"""Balanced k-means: Lloyd's iterations on a sample, with partitions that grow too large split, and those left empty moved."""
+"""Balanced k-means: Lloyd's iterations on a sample; partitions that grow too large are split, empty ones moved."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _in_two_levels(
 def _shares(sizes: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
     """Share `count` out in proportion to sizes; what has rows gets at least one."""
     exact = sizes * (count / sizes.sum())
-    shares = np.maximum(np.floor(exact), sizes > 0).astype(np.int64)
+    shares: npt.NDArray[np.int64] = np.maximum(np.floor(exact), sizes > 0).astype(np.int64)
     while (rest := count - int(shares.sum())) != 0:
         order = np.argsort(exact - shares)
         if rest > 0:

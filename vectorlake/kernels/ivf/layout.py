@@ -11,6 +11,9 @@ from vectorlake.kernels.distance import address_of, pointer_to
 from vectorlake.kernels.ivf.fastscan import BLOCK
 from vectorlake.kernels.jit import entry, inner
 
+TERM_BYTES = 8
+"""Of a row: its constant and its factor."""
+
 
 @inner
 def _position(lane: int) -> int:
@@ -50,22 +53,22 @@ def place_rows(
                     blocks[b, lane * size + p] = codes[row, p] if row >= 0 else 0
 
 
-@entry("void(int64, int64[::1], uint8[:, ::1], uint8[:, ::1], float32[:, ::1])")
-def lift_rows(interleaved: int, slots: Any, blocks: Any, codes: Any, terms: Any) -> None:
-    """Read the codes [n, bytes] and terms [n, 2] in some slots, int64 [n]."""
+@entry("void(int64, int64[::1], int64, uint8[:, ::1], float32[:, ::1])")
+def lift_rows(interleaved: int, slots: Any, address: int, codes: Any, terms: Any) -> None:
+    """Read the codes [n, bytes] and terms [n, 2] in some slots, int64 [n], of blocks at an address."""
     size = codes.shape[1]
+    stride = BLOCK * (size + TERM_BYTES)
     for i in range(slots.shape[0]):
         b = slots[i] // BLOCK
         lane = slots[i] % BLOCK
-        source = carray(
-            pointer_to(address_of(blocks) + b * blocks.shape[1] + BLOCK * size, np.float32(0)), (2, BLOCK)
-        )
+        source = carray(pointer_to(address + b * stride + BLOCK * size, np.float32(0)), (2, BLOCK))
+        block = carray(pointer_to(address + b * stride, np.uint8(0)), (BLOCK * size,))
         terms[i, 0] = source[0, lane]
         terms[i, 1] = source[1, lane]
         if interleaved:
             position = _position(lane)
             for p in range(size):
-                codes[i, p] = blocks[b, p * BLOCK + position]
+                codes[i, p] = block[p * BLOCK + position]
         else:
             for p in range(size):
-                codes[i, p] = blocks[b, lane * size + p]
+                codes[i, p] = block[lane * size + p]

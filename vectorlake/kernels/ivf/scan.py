@@ -16,7 +16,6 @@ from vectorlake.kernels.ivf.encode import dot
 from vectorlake.kernels.ivf.fastscan import (
     BLOCK,
     GROUP,
-    TABLE,
     TOGETHER,
     judge,
     scan_group_coarse,

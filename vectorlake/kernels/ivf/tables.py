@@ -48,7 +48,8 @@ def sign_table(vector: Any, planes: int, limit: int, table: Any) -> tuple[Any, A
                 entries[size + k] = entries[k] + value
             size *= 2
         for k in range(TABLE):
-            table[TABLE * g + k] = np.uint8(min(max(np.int32(entries[k]), 0), limit))
+            rounded = min(max(entries[k], np.float32(0)), np.float32(limit))
+            table[TABLE * g + k] = np.uint8(rounded)
     top = np.float32(2**planes - 1)
     return slope, top * least_total - top * _HALF * total
 
@@ -75,8 +76,8 @@ def product_table(vector: Any, codebook: Any, limit: int, table: Any) -> tuple[A
     for m in range(parts):
         least = products[m].min()
         for k in range(TABLE):
-            value = np.int32((products[m, k] - least) * inverse + _HALF)
-            table[TABLE * m + k] = np.uint8(min(value, limit))
+            value = (products[m, k] - least) * inverse + _HALF
+            table[TABLE * m + k] = np.uint8(min(value, np.float32(limit)))
     return slope, base
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 
-from vectorlake.kernels.distance import address_of, as_floats, norm, pointer_to, widen
+from vectorlake.kernels.distance import address_of, norm, pointer_to, widen
 from vectorlake.kernels.ivf.rotation import rotate
 from vectorlake.kernels.jit import entry, inner
 
