@@ -111,7 +111,7 @@ class IvfSearcher:
         queries, states, lengths = transformed(model, asked, as_queries=True, threads=ask.threads)
         probes, shifts = self._probes(ask, queries, states)
         addresses, _alive = (self._addresses, []) if self._segment.local else self._fetched(probes)
-        allowed = _NO_WORDS if ask.allowed is None else np.require(ask.allowed, np.uint32, "CW")
+        allowed = _NO_WORDS if ask.allowed is None else np.require(ask.allowed, np.uint32, ["C", "W"])
         pool = min(ask.pool, self._slots)
         room = 2 * pool + 4 * BLOCK
 
@@ -210,7 +210,7 @@ class IvfSearcher:
             return np.ascontiguousarray(queries).view(np.uint8), slopes, bases
         tables = np.empty((len(queries), shape.table_bytes), np.uint8)
         if self._as_stored:
-            fill_bit_tables(np.require(asked, np.uint8, "CW"), tables)
+            fill_bit_tables(np.require(asked, np.uint8, ["C", "W"]), tables)
         else:
             fill_tables(
                 queries,
