@@ -27,7 +27,7 @@ from vectorlake.index.slots import allowed_slots
 from vectorlake.kernels.metric import Metric
 
 VECTORS: Final = "vectors"
-_SCORES: Final = 16 << 20
+_SCORES: Final = 2 << 20
 """How many estimates are held at a time."""
 
 
@@ -120,15 +120,16 @@ class FlatSearcher:
 
     @np.errstate(invalid="ignore", over="ignore")
     def _scores(self, queries: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        asked, stored = queries.astype(np.float32), self._vectors.astype(np.float32)
-        if self._config.metric is Metric.COSINE:
-            lengths = np.linalg.norm(stored, axis=1)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                asked = asked / np.linalg.norm(asked, axis=1, keepdims=True)
-                stored = stored / lengths[:, None]
-            return np.asarray(np.nan_to_num(1 - asked @ stored.T, nan=np.inf), np.float32)
+        asked = queries.astype(np.float32)
+        stored = self._vectors.astype(np.float32, copy=False)  # a copy would be as large as the segment
         products: npt.NDArray[np.float32] = asked @ stored.T
         if self._config.metric is Metric.DOT:
             return -products
-        squares = np.square(asked).sum(axis=1)[:, None] + np.square(stored).sum(axis=1)[None, :]
+        lengths = np.einsum("ij,ij->i", stored, stored)
+        if self._config.metric is Metric.COSINE:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                products /= np.linalg.norm(asked, axis=1, keepdims=True)
+                products /= np.sqrt(lengths)
+            return np.asarray(np.nan_to_num(1 - products, nan=np.inf), np.float32)
+        squares = np.square(asked).sum(axis=1)[:, None] + lengths
         return np.asarray(squares - 2 * products, np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 FOLDER: Final = "index"
 _NOTHING: Final = "nothing"
 """The array of a model's file when a kind learns nothing: a file needs one."""
-_PILOT_ROWS: Final = 16_384
+_PILOT_ROWS: Final = 4096
 """So many rows are encoded to see how much memory a row of a segment takes, where that may matter."""
 _SLACK: Final = 1.2
 
@@ -80,7 +80,9 @@ def build(
 ) -> Iterator[IndexSegment]:
     """Encode the vectors as segments and write them, one after the other: as many as the memory makes necessary."""
     for made, skipped in encoded(work, model, vectors):
-        yield write_segment(work, made, skipped, version)
+        segment = write_segment(work, made, skipped, version)
+        del made  # the next one needs the memory
+        yield segment
 
 
 def encoded(
@@ -91,18 +93,21 @@ def encoded(
     told = 0
     stream = _Stream(vectors.blocks(), total=vectors.rows, progress=work.progress)
     while stream.more():
-        with span("encode", kind=work.kind.name) as seen:
-            arrays = work.kind.build(
-                model, stream.take(most), work.config, threads=work.threads, memory=work.memory // 4
-            )
-            seen.set(rows=stream.taken)
-        skipped = vectors.skipped
-        yield Made(arrays, work.kind.cuts(arrays), stream.taken), skipped[told:]
-        told = len(skipped)
+        # No name for what is yielded: it would keep the memory that the next one needs.
+        yield _encoded(work, model, stream, most), vectors.skipped[told:]
+        told = len(vectors.skipped)
     if told < len(vectors.skipped):
         yield None, vectors.skipped[told:]
     if work.progress:
         work.progress(vectors.rows, vectors.rows)
+
+
+def _encoded(work: Work, model: Arrays | ArraySource, stream: _Stream, most: int) -> Made:
+    with span("encode", kind=work.kind.name) as seen:
+        blocks = stream.take(most)
+        arrays = work.kind.build(model, blocks, work.config, threads=work.threads, memory=work.memory // 4)
+        seen.set(rows=stream.taken)
+    return Made(arrays, work.kind.cuts(arrays), stream.taken)
 
 
 def merged(
@@ -155,12 +160,19 @@ def _segment_rows(work: Work, model: Arrays | ArraySource, vectors: ColumnVector
     if not vectors.several and min(vectors.rows, work.segment_rows) * width <= work.memory // 2:
         return work.segment_rows
     pilot = vectors.sample(min(_PILOT_ROWS, work.memory // 8 // width), np.random.default_rng(0))
-    if not len(pilot):
+    half = len(pilot) // 2
+    if not half:
         return work.segment_rows
-    block = Block(pilot, np.arange(len(pilot), dtype=np.int64))
-    arrays = work.kind.build(model, [block], work.config, threads=work.threads, memory=work.memory // 4)
-    each = sum(array.nbytes for array in arrays.values()) / len(pilot) * _SLACK
+    # By the difference of two, as what does not grow with the rows counts in neither.
+    sizes = [_size_of(work, model, part) for part in (pilot[:half], pilot)]
+    each = (sizes[1] - sizes[0]) / (len(pilot) - half) * _SLACK
     return max(1024, min(work.segment_rows, int(work.memory / 2 / max(each, 1))))
+
+
+def _size_of(work: Work, model: Arrays | ArraySource, vectors: npt.NDArray[Any]) -> int:
+    block = Block(vectors, np.arange(len(vectors), dtype=np.int64))
+    arrays = work.kind.build(model, [block], work.config, threads=work.threads, memory=work.memory // 4)
+    return sum(array.nbytes for array in arrays.values())
 
 
 class _Stream:
