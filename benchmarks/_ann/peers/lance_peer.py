@@ -39,7 +39,7 @@ class _Lance:
         return sum(f.stat().st_size for f in (folder / "data.lance" / "_indices").rglob("*") if f.is_file())
 
     def settings(self) -> Sequence[Setting]:
-        return grid(nprobes=(8, 16, 32, 64, 128, 256), refine_factor=(2, 5, 10))
+        return grid(nprobes=(16, 64, 128, 256, 512), refine_factor=(3, 10))
 
     def prepare(self, setting: Setting, *, threads: int) -> None:
         self.values = setting.values
@@ -47,7 +47,7 @@ class _Lance:
     def search(self, queries: np.ndarray, k: int) -> np.ndarray:
         found = np.full((len(queries), k), -1, np.int64)
         asked = {"column": "vec", "k": k, "q": queries if len(queries) > 1 else queries[0], **self.values}
-        answer = self.dataset.to_table(columns=["id"], nearest=asked)
+        answer = self.dataset.to_table(columns=["id", "_distance"], nearest=asked)
         ids = answer["id"].to_numpy()
         which = answer["query_index"].to_numpy() if len(queries) > 1 else np.zeros(len(ids), np.int64)
         order = np.argsort(which, kind="stable")

@@ -39,7 +39,7 @@ class Ivf(_Rabitq):
         kmeans.train(data.base)
         nearest = faiss.knn(data.base, kmeans.centroids, 1)[1].reshape(-1).astype(np.uint32)
         metric = "ip" if data.metric == "dot" else "l2"
-        self.index = rabitqlib.IvfIndex(dimension, len(data.base), count, 5, metric)
+        self.index = rabitqlib.IvfIndex(dimension, len(data.base), count, 7, metric)
         self.index.build(data.base, kmeans.centroids, nearest, num_threads=threads)
 
     def settings(self) -> Sequence[Setting]:
