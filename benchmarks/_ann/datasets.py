@@ -13,16 +13,23 @@ TRUTH = 100
 _METRICS = {"angular": "cosine", "euclidean": "l2", "dot": "dot", "ip": "dot", "hamming": "hamming"}
 
 
-def read(path: Path, *, rows: int | None, metric: str | None) -> Data:
+SYNTHETIC = "synthetic"
+
+
+def read(where: str, *, rows: int | None, metric: str | None) -> Data:
     """Read a set, cut to its first `rows`; ground truth is computed exactly where the file's does not hold.
 
     Args:
-        path: `….hdf5` with `train`, `test`, `neighbors` and the attribute `distance`, or a folder with `vectors.npy`,
+        where: "synthetic" for clustered random vectors, a file `….hdf5` with `train`, `test`, `neighbors` and the attribute `distance`, or a folder with `vectors.npy`,
             `query_vectors.npy` and perhaps `neighbors.npy`.
         rows: None for all.
         metric: None for the file's own; folders are read as cosine.
     """
-    base, queries, neighbors, own = _hdf5(path) if path.is_file() else _folder(path)
+    path = Path(where)
+    if where == SYNTHETIC:
+        base, queries, neighbors, own = _synthetic()
+    else:
+        base, queries, neighbors, own = _hdf5(path) if path.is_file() else _folder(path)
     element = str(base.dtype)
     metric = metric or own
     if metric not in ("l2", "cosine", "dot"):
@@ -35,6 +42,14 @@ def read(path: Path, *, rows: int | None, metric: str | None) -> Data:
     if neighbors is None or cut or metric != own:
         neighbors = _exact(base, queries, metric)
     return Data(f"{path.stem}-{len(base)}", base, queries, neighbors, metric, element)
+
+
+def _synthetic() -> tuple[np.ndarray, np.ndarray, None, str]:
+    """30,000 vectors of 128 dimensions about 300 centres."""
+    rng = np.random.default_rng(1)
+    centres = rng.normal(size=(300, 128))
+    every = centres[rng.integers(0, 300, 30_500)] + 0.7 * rng.normal(size=(30_500, 128))
+    return every[500:].astype(np.float16), every[:500].astype(np.float32), None, "cosine"
 
 
 def _folder(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, str]:

@@ -40,6 +40,16 @@ class Latency:
     p99: float
 
 
+@dataclass(frozen=True)
+class Join:
+    """Rows of the set looked up among all of it, at the best setting that reached a target."""
+
+    rows: int
+    setting: str
+    recall: float
+    seconds: float
+
+
 @dataclass
 class Outcome:
     """All that was measured of one contestant on one data set; `skipped` says why nothing was."""
@@ -51,6 +61,7 @@ class Outcome:
     memory_mb: float = 0.0
     points: list[Point] = field(default_factory=list)
     single: list[Latency] = field(default_factory=list)
+    join: Join | None = None
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
@@ -72,10 +83,20 @@ def resident_mb() -> float:
     return float(psutil.Process().memory_info().rss) / 1e6
 
 
-def run(
-    contestant: Contestant, data: Data, name: str, folder: Path, *, k: int, threads: int, rounds: int
-) -> Outcome:
+@dataclass(frozen=True)
+class Effort:
+    """How thoroughly to measure: `join` is how many rows are looked up for a self-join, 0 for none."""
+
+    k: int
+    threads: int
+    rounds: int
+    join: int = 0
+
+
+def run(contestant: Contestant, data: Data, name: str, folder: Path, effort: Effort) -> Outcome:
     """Measure everything of one contestant."""
+    k, threads = effort.k, effort.threads
+    contestant.load(data, folder)
     gc.collect()
     before = resident_mb()
     begun = time.perf_counter()
@@ -91,15 +112,14 @@ def run(
     many = np.ascontiguousarray(many[: max(1000, len(data.queries))])
     reached: dict[float, tuple[float, Setting, float]] = {}
     for setting in contestant.settings():
-        contestant.prepare(setting, threads=threads)
+        contestant.prepare(setting, k=k, threads=threads)
         begun = time.perf_counter()
         found = contestant.search(data.queries, k)
         taken = time.perf_counter() - begun
         score = recall(found, data.neighbors, k)
-        if taken > SLOW:
-            qps = len(data.queries) / taken
-        else:
-            qps = len(many) / quickest(lambda: contestant.search(many, k), rounds)
+        qps = len(data.queries) / taken
+        if taken < SLOW:
+            qps = len(many) / quickest(lambda: contestant.search(many, k), effort.rounds)
         outcome.points.append(Point(str(setting), score, qps))
         for target in TARGETS:
             if score >= target and (target not in reached or qps > reached[target][0]):
@@ -107,11 +127,29 @@ def run(
         if score >= ENOUGH:
             break
     for target, (_, setting, score) in reached.items():
-        contestant.prepare(setting, threads=1)
+        contestant.prepare(setting, k=k, threads=1)
         taken = singles(contestant, data.queries, k)
         p50, p99 = np.percentile(taken, [50, 99]) * 1e3
         outcome.single.append(Latency(target, str(setting), score, float(p50), float(p99)))
+    if effort.join and reached:
+        best = max(reached)
+        contestant.prepare(reached[best][1], k=k, threads=threads)
+        outcome.join = self_join(contestant, data, str(reached[best][1]), effort.join, k)
     return outcome
+
+
+def self_join(contestant: Contestant, data: Data, setting: str, rows: int, k: int) -> Join:
+    """Look up the first rows of the base among all of it; recall from some of them, against an exact search."""
+    from vectorlake.kernels import ExactKnn, Metric
+
+    asked = data.base[:rows]
+    begun = time.perf_counter()
+    found = contestant.search(asked, k)
+    seconds = time.perf_counter() - begun
+    sample = np.random.default_rng(1).choice(len(asked), min(300, len(asked)), replace=False)
+    knn = ExactKnn(asked[sample], k=k, metric=Metric(data.metric))
+    knn.add(data.base, np.arange(len(data.base)))
+    return Join(len(asked), setting, recall(found[sample], np.asarray(knn.result()[0]), k), seconds)
 
 
 def quickest(call: Callable[[], object], rounds: int, *, limit: float = 20.0) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -44,28 +44,30 @@ class Setting:
         return " ".join(f"{name}={value}" for name, value in self.values.items()) or "-"
 
 
-class Contestant(Protocol):
-    """One index of one library. Made anew in a process of its own."""
+class Contestant:
+    """One index of one library, made anew in a process of its own. What a subclass does not say is done by doing nothing."""
+
+    def load(self, data: Data, folder: Path) -> None:
+        """Bring the vectors to where the index is built from, on disk if the library works from there; not timed."""
 
     def build(self, data: Data, folder: Path, *, threads: int) -> None:
-        """Build the index; this is timed. Files may be left in the folder."""
-        ...
+        """Build the index; this is timed."""
+        raise NotImplementedError
 
     def save(self, folder: Path) -> int | None:
-        """Write it to disk if building did not; bytes on disk that a search needs, None if it can't be saved."""
-        ...
+        """Write the index to disk if building did not: its bytes there, None if it can't be saved."""
+        return None
 
     def settings(self) -> Sequence[Setting]:
         """Ascending in effort."""
-        ...
+        return [Setting()]
 
-    def prepare(self, setting: Setting, *, threads: int) -> None:
+    def prepare(self, setting: Setting, *, k: int, threads: int) -> None:
         """Whatever is done once before searches under a setting; not timed."""
-        ...
 
     def search(self, queries: np.ndarray, k: int) -> np.ndarray:
         """Ids [m, k] of the nearest rows (positions in `Data.base`), -1 where fewer were found."""
-        ...
+        raise NotImplementedError
 
 
 def grid(**axes: Sequence[Any]) -> list[Setting]:

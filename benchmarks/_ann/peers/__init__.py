@@ -7,6 +7,10 @@ import importlib
 from _ann.protocol import Contestant, Skip
 
 CONTESTANTS = {
+    "vectorlake-exact": "ours:Exact",
+    "vectorlake-ivf": "ours:Ivf",
+    "vectorlake-ivf-4bit": "ours:IvfFourBits",
+    "vectorlake-graph": "ours:Graph",
     "faiss-flat": "faiss_peer:Flat",
     "faiss-ivf": "faiss_peer:Ivf",
     "faiss-fastscan": "faiss_peer:FastScan",
@@ -24,6 +28,7 @@ CONTESTANTS = {
     "milvus-lite": "milvus_peer:MilvusLite",
     "duckdb-vss": "vss_peer:Vss",
 }
+OURS = tuple(name for name in CONTESTANTS if name.startswith("vectorlake"))
 
 
 def contestant(name: str) -> Contestant:
@@ -36,5 +41,5 @@ def contestant(name: str) -> Contestant:
     try:
         found: Contestant = getattr(importlib.import_module(f"_ann.peers.{module}"), attribute)()
     except ImportError as e:
-        raise Skip(f"{e.name or e} is not installed (pip install 'vectorlake[bench]')") from e
+        raise Skip(f"{e.name or e} is not installed (pip install 'vectorlake[bench,peers]')") from e
     return found

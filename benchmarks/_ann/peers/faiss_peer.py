@@ -9,12 +9,12 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from _ann.protocol import Data, Setting, grid
+from _ann.protocol import Contestant, Data, Setting, grid
 
 PROBES = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 
 
-class _Faiss:
+class _Faiss(Contestant):
     index: faiss.Index
 
     def _new(self, data: Data, metric: int) -> faiss.Index:
@@ -31,10 +31,7 @@ class _Faiss:
         faiss.write_index(self.index, str(folder / "faiss.index"))
         return (folder / "faiss.index").stat().st_size
 
-    def settings(self) -> Sequence[Setting]:
-        return [Setting()]
-
-    def prepare(self, setting: Setting, *, threads: int) -> None:
+    def prepare(self, setting: Setting, *, k: int, threads: int) -> None:
         faiss.omp_set_num_threads(threads)
         space = faiss.ParameterSpace()
         for name, value in setting.values.items():

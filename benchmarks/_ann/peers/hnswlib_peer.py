@@ -8,10 +8,10 @@ from pathlib import Path
 import hnswlib
 import numpy as np
 
-from _ann.protocol import Data, Setting, grid
+from _ann.protocol import Contestant, Data, Setting, grid
 
 
-class Hnswlib:
+class Hnswlib(Contestant):
     index: hnswlib.Index
 
     def build(self, data: Data, folder: Path, *, threads: int) -> None:
@@ -27,7 +27,7 @@ class Hnswlib:
     def settings(self) -> Sequence[Setting]:
         return grid(ef=(10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512))
 
-    def prepare(self, setting: Setting, *, threads: int) -> None:
+    def prepare(self, setting: Setting, *, k: int, threads: int) -> None:
         self.index.set_num_threads(threads)
         self.index.set_ef(setting.values["ef"])
 

@@ -12,17 +12,19 @@ import numpy as np
 import pyarrow as pa
 
 from _ann.peers.faiss_peer import lists
-from _ann.protocol import Data, Setting, grid
+from _ann.protocol import Contestant, Data, Setting, grid
 
 
-class _Lance:
+class _Lance(Contestant):
     kind = ""
     options: ClassVar[Mapping[str, Any]] = {}
     dataset: lance.LanceDataset
     values: Mapping[str, Any] = {}
 
-    def build(self, data: Data, folder: Path, *, threads: int) -> None:
+    def load(self, data: Data, folder: Path) -> None:
         self.dataset = write(data, folder / "data.lance")
+
+    def build(self, data: Data, folder: Path, *, threads: int) -> None:
         options = dict(self.options)
         if "num_sub_vectors" in options:
             options["num_sub_vectors"] = data.base.shape[1] // options["num_sub_vectors"]
@@ -41,7 +43,7 @@ class _Lance:
     def settings(self) -> Sequence[Setting]:
         return grid(nprobes=(16, 64, 128, 256, 512), refine_factor=(3, 10))
 
-    def prepare(self, setting: Setting, *, threads: int) -> None:
+    def prepare(self, setting: Setting, *, k: int, threads: int) -> None:
         self.values = setting.values
 
     def search(self, queries: np.ndarray, k: int) -> np.ndarray:

@@ -12,18 +12,20 @@ import numpy as np
 import pyarrow as pa
 
 from _ann.peers.faiss_peer import lists
-from _ann.protocol import Data, Setting, grid
+from _ann.protocol import Contestant, Data, Setting, grid
 
 
-class LanceDb:
+class LanceDb(Contestant):
     table: Any
     threads = 1
     values: Mapping[str, Any] = {}
 
-    def build(self, data: Data, folder: Path, *, threads: int) -> None:
+    def load(self, data: Data, folder: Path) -> None:
         vec = pa.FixedSizeListArray.from_arrays(pa.array(data.base.reshape(-1)), data.base.shape[1])
         rows = pa.table({"id": np.arange(len(data.base)), "vector": vec})
         self.table = lancedb.connect(str(folder / "lancedb")).create_table("t", rows)
+
+    def build(self, data: Data, folder: Path, *, threads: int) -> None:
         self.table.create_index(
             metric=data.metric,
             index_type="IVF_PQ",
@@ -40,7 +42,7 @@ class LanceDb:
     def settings(self) -> Sequence[Setting]:
         return grid(nprobes=(16, 64, 128, 256), refine_factor=(5, 10))
 
-    def prepare(self, setting: Setting, *, threads: int) -> None:
+    def prepare(self, setting: Setting, *, k: int, threads: int) -> None:
         self.values = setting.values
         self.threads = threads
 

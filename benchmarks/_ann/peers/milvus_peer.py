@@ -11,16 +11,16 @@ import numpy as np
 from pymilvus import DataType, MilvusClient
 
 from _ann.peers.faiss_peer import lists
-from _ann.protocol import Data, Setting, grid
+from _ann.protocol import Contestant, Data, Setting, grid
 
 BLOCK = 2_000
 
 
-class MilvusLite:
+class MilvusLite(Contestant):
     client: MilvusClient
     values: Mapping[str, Any] = {}
 
-    def build(self, data: Data, folder: Path, *, threads: int) -> None:
+    def load(self, data: Data, folder: Path) -> None:
         self.client = MilvusClient(str(folder / "milvus.db"))
         schema = self.client.create_schema(auto_id=False)
         schema.add_field("id", DataType.INT64, is_primary=True)
@@ -29,6 +29,8 @@ class MilvusLite:
         for start in range(0, len(data.base), BLOCK):
             rows = data.base[start : start + BLOCK]
             self.client.insert("t", [{"id": start + i, "vec": row} for i, row in enumerate(rows)])
+
+    def build(self, data: Data, folder: Path, *, threads: int) -> None:
         index = self.client.prepare_index_params()
         self.metric = {"l2": "L2", "cosine": "COSINE", "dot": "IP"}[data.metric]
         index.add_index(
@@ -43,7 +45,7 @@ class MilvusLite:
     def settings(self) -> Sequence[Setting]:
         return grid(nprobe=(16, 64, 128, 256))
 
-    def prepare(self, setting: Setting, *, threads: int) -> None:
+    def prepare(self, setting: Setting, *, k: int, threads: int) -> None:
         self.values = setting.values
 
     def search(self, queries: np.ndarray, k: int) -> np.ndarray:

@@ -9,10 +9,10 @@ import numpy as np
 import rabitqlib
 
 from _ann.peers.faiss_peer import lists
-from _ann.protocol import Data, Setting, Skip, grid
+from _ann.protocol import Contestant, Data, Setting, Skip, grid
 
 
-class _Rabitq:
+class _Rabitq(Contestant):
     index: rabitqlib.IvfIndex | rabitqlib.SymqgIndex
     threads = 1
     effort = 0
@@ -21,7 +21,7 @@ class _Rabitq:
         self.index.save(str(folder / "rabitq.index"))
         return sum(file.stat().st_size for file in folder.glob("rabitq.index*"))
 
-    def prepare(self, setting: Setting, *, threads: int) -> None:
+    def prepare(self, setting: Setting, *, k: int, threads: int) -> None:
         self.threads = threads
         (self.effort,) = setting.values.values()
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from turbovec import TurboQuantIndex
 
-from _ann.protocol import Data, Setting, Skip, grid
+from _ann.protocol import Contestant, Data, Setting, Skip, grid
 
 
-class _Turbovec:
+class _Turbovec(Contestant):
     bits = 2
     index: TurboQuantIndex
     base: np.ndarray
@@ -34,7 +34,7 @@ class _Turbovec:
     def settings(self) -> Sequence[Setting]:
         return grid(rescored=(10, 15, 20, 30, 40, 60, 100))
 
-    def prepare(self, setting: Setting, *, threads: int) -> None:
+    def prepare(self, setting: Setting, *, k: int, threads: int) -> None:
         # Its threads are rayon's: set by RAYON_NUM_THREADS before the process starts.
         self.pool = setting.values["rescored"]
 

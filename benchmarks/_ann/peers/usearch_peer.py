@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from usearch.index import Index
 
-from _ann.protocol import Data, Setting, grid
+from _ann.protocol import Contestant, Data, Setting, grid
 
 
-class Usearch:
+class Usearch(Contestant):
     index: Index
     threads = 1
 
@@ -29,7 +29,7 @@ class Usearch:
     def settings(self) -> Sequence[Setting]:
         return grid(expansion=(16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768))
 
-    def prepare(self, setting: Setting, *, threads: int) -> None:
+    def prepare(self, setting: Setting, *, k: int, threads: int) -> None:
         self.threads = threads
         self.index.expansion_search = setting.values["expansion"]
 

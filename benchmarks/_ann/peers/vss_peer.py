@@ -10,20 +10,20 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from _ann.protocol import Data, Setting, Skip, grid
+from _ann.protocol import Contestant, Data, Setting, Skip, grid
 
 
-class Vss:
+class Vss(Contestant):
     con: Any
 
-    def build(self, data: Data, folder: Path, *, threads: int) -> None:
+    def load(self, data: Data, folder: Path) -> None:
         self.con = duckdb.connect(str(folder / "vss.duckdb"))
         try:
             self.con.execute("LOAD vss")
         except duckdb.Error as e:
             reason = str(e).splitlines()[0]
             raise Skip(f"DuckDB {duckdb.__version__} can't load vss ({reason}): run INSTALL vss first") from e
-        self.con.execute(f"SET threads = {threads}; SET hnsw_enable_experimental_persistence = true")
+        self.con.execute("SET hnsw_enable_experimental_persistence = true")
         self.width = data.base.shape[1]
         self.order = {"l2": "l2sq", "cosine": "cosine", "dot": "ip"}[data.metric]
         flat = pa.array(data.base.reshape(-1))
@@ -32,6 +32,9 @@ class Vss:
         )
         self.con.register("rows", rows)
         self.con.execute("CREATE TABLE t AS FROM rows")
+
+    def build(self, data: Data, folder: Path, *, threads: int) -> None:
+        self.con.execute(f"SET threads = {threads}")
         self.con.execute(f"CREATE INDEX ix ON t USING HNSW (vec) WITH (metric = '{self.order}')")
 
     def save(self, folder: Path) -> int | None:
@@ -41,7 +44,7 @@ class Vss:
     def settings(self) -> Sequence[Setting]:
         return grid(ef=(32, 64, 128, 256, 512))
 
-    def prepare(self, setting: Setting, *, threads: int) -> None:
+    def prepare(self, setting: Setting, *, k: int, threads: int) -> None:
         self.con.execute(f"SET threads = {threads}; SET hnsw_ef_search = {setting.values['ef']}")
 
     def search(self, queries: np.ndarray, k: int) -> np.ndarray:
