@@ -30,7 +30,7 @@ def latency(outcome: Outcome, target: float) -> float | None:
 def show(outcomes: Sequence[Outcome], title: str) -> None:
     """Print all figures; beside a peer's, in brackets, how many times better our best is."""
     ran = [one for one in outcomes if not one["skipped"]]
-    grid = Grid(title=title, caption="[n×]: how many times better the best of ours is")
+    grid = Grid(title=title, caption=r"\[n×]: how many times better the best of ours is")
     grid.add_column("index")
     for column in (
         "build s",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
 import vectorlake as vl
@@ -128,8 +128,11 @@ class History:
         )
 
     def rebuild(self) -> None:
-        if self.vectors_there():
-            self.table.rebuild_index(NAME, segment_rows=int(self.rng.choice([15, 1 << 20])))
+        if not any(one.name == NAME for one in self.table.snapshot.indexes):
+            self.create()
+        elif self.vectors_there():
+            rows = int(self.rng.choice([15, 1 << 20]))
+            self.table.rebuild_index(NAME, calibrate=False, segment_rows=rows)
 
     def create(self) -> None:
         if self.vectors_there():
@@ -172,20 +175,20 @@ class History:
         asked = np.array(self.vectors(3, nulls=False), np.float32)
         asked[0] += 1 if self.metric == "cosine" and not asked[0].any() else 0
         asked = asked[asked.any(axis=1)] if self.metric == "cosine" else asked
-        for k, filter in ((4, None), (3, "x > 5"), (EVERYTHING, None)):
+        for k, where in ((4, None), (3, "x > 5"), (EVERYTHING, None)):
             found = table.knn(
                 asked,
                 k=k,
                 metric=self.metric,
-                filter=filter,
+                filter=where,
                 columns=["id"],
                 index=NAME,
                 pool=EVERYTHING,
                 **everything,
             )
-            exact = table.knn(asked, k=k, metric=self.metric, filter=filter, columns=["id"], mode="exact")
+            exact = table.knn(asked, k=k, metric=self.metric, filter=where, columns=["id"], mode="exact")
             if exhaustive or k < EVERYTHING:
-                assert found.to_pylist() == exact.to_pylist(), (k, filter, table.version)
+                assert found.to_pylist() == exact.to_pylist(), (k, where, table.version)
             else:
                 # A graph may hold nodes that no path reaches; few.
                 assert len(found) >= 0.98 * len(exact)
@@ -211,7 +214,8 @@ STEPS: list[Callable[[History], None]] = [
 
 @pytest.mark.parametrize("label", THERE)
 @settings(
-    max_examples=8,
+    max_examples=5,
+    phases=[Phase.explicit, Phase.generate],
     deadline=None,
     suppress_health_check=list(HealthCheck),
     derandomize=True,

@@ -195,6 +195,8 @@ class IndexEngine:
             ask = replace(ask, allowed=chosen.words[index], selectivity=share)
         elif segment.words is not None:
             ask = replace(ask, allowed=segment.words, selectivity=segment.live / segment.slots)
+        if ask.pool > segment.slots:
+            ask = replace(ask, pool=segment.slots)
         try:
             return segment.searcher.search(ask)
         except CorruptDataError as e:

@@ -72,6 +72,7 @@ class KnnSearcher:
             self._places = int(self._lean.vectors.places.ctypes.data)
             self._row_ids = int(self._lean.row_ids.ctypes.data)
             self._share = self._lean.live / self._lean.slots
+            self.pool = min(self.pool, self._lean.slots)
 
     def search(self, queries: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """The nearest rows of one vector [dimension] or of several [n, dimension].
