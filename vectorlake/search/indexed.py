@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from vectorlake.errors import CorruptDataError, DamagedIndexWarning
 from vectorlake.index.protocol import Ask, Nominated
+from vectorlake.index.slots import allowed_slots
 from vectorlake.kernels import Metric
 from vectorlake.kernels.rows import Rows as Matrix
 from vectorlake.kernels.rows import code_of
@@ -118,7 +119,7 @@ class IndexEngine:
             effort, choice = self.settle(k)
             if choice.strategy is Strategy.SCAN_SELECTED:
                 assert self._chosen is not None
-                self._scan(blocks_of(self._chosen.rows, prepared.field), k, heaps)
+                self._scan_selected(self._chosen, k, heaps)
                 self.trace.took("scan the selected rows", now)
                 return heaps.found()
             for first in range(0, count, BATCH):
@@ -201,6 +202,30 @@ class IndexEngine:
             return segment.searcher.search(ask)
         except CorruptDataError as e:
             raise SegmentFault(segment.opened.segment.id, str(e)) from e
+
+    def _scan_selected(self, chosen: Chosen, k: int, heaps: Heaps) -> None:
+        """Measure all selected rows: for a few queries where they stand, for many in blocks of products."""
+        prepared = self.prepared
+        mapped = all(segment.vectors is not None for segment in prepared.segments)
+        if not mapped or len(self.queries) > _FEW:
+            self._scan(blocks_of(chosen.rows, prepared.field), k, heaps)
+            return
+        for segment, words in zip(prepared.segments, chosen.words, strict=True):
+            assert segment.vectors is not None
+            slots = np.flatnonzero(allowed_slots(words, segment.slots))
+            self.trace.scanned += len(slots)
+            refine_mapped(
+                self._matrix,
+                self.metric,
+                element_code(prepared.field),
+                np.tile(slots, (len(self.queries), 1)),
+                segment.vectors.places,
+                segment.row_ids,
+                heaps,
+                threads=1,
+            )
+        if chosen.uncovered:
+            self._scan(blocks_of(chosen.uncovered, prepared.field), k, heaps)
 
     def _scan(self, blocks: Any, k: int, heaps: Heaps) -> None:
         found, rows = nearest_among(blocks, self.queries, k=k, metric=self.metric, threads=self._threads)

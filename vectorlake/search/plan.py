@@ -25,13 +25,13 @@ _GATHER_ROW: Final = 60.0
 """To find one row by position."""
 _GATHER_BYTE: Final = 0.10
 """To bring one byte of it in."""
-_CODE_BYTE: Final = 0.05
+_CODE_BYTE: Final = 0.08
 """To score one byte of codes."""
 _HOP: Final = 900.0
 """To follow one node of a graph, its neighbours scored."""
 _NOMINATED: Final = 150.0
 """To measure one nominated row of usual size exactly, beside its bytes."""
-_ASK: Final = 20_000.0
+_ASK: Final = 50_000.0
 """To ask a segment at all."""
 _FEW: Final = 4
 """Batches up to so many queries are measured pair by pair."""
@@ -133,8 +133,8 @@ def _pool(wish: Wish, pool: int, k: int) -> int:
 
 
 def pool_for(pool: int, k: int) -> int:
-    """The pool for another k than 10: as many times as large, but not smaller than half."""
-    return max(k, math.ceil(pool * max(k, CALIBRATED_K / 2) / CALIBRATED_K))
+    """The pool for another k than 10: larger for more, a little less than as many times."""
+    return max(k, math.ceil(pool * max(1.0, k / CALIBRATED_K) ** 0.85))
 
 
 def effort_for(effort: int, k: int) -> int:

@@ -20,6 +20,7 @@ from vectorlake.table.view import View
 
 _KEPT_BYTES: Final = 64 << 20
 """Up to so many bytes of vectors that no segment covers are kept in memory between searches."""
+_SMALL_ROWS: Final = 8192
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,26 @@ def _ready(view: View, index: Index, without: frozenset[str]) -> Ready:
     width = width_of(field.to_storage().type)
     kept = None
     if covered.uncovered_rows * width <= _KEPT_BYTES:
-        kept = tuple(blocks_of(covered.uncovered, field))
+        kept = tuple(joined(blocks_of(covered.uncovered, field)))
     return Ready(view, covered, field, segments, kept)
+
+
+def joined(blocks: Iterator[Block]) -> Iterator[Block]:
+    """Many small blocks as one, since each costs a search some time; those of mapped pages that are large stay there."""
+    small: list[Block] = []
+    for block in blocks:
+        if len(block.vectors) < _SMALL_ROWS:
+            small.append(block)
+        else:
+            yield block
+    if small:
+        valid = [np.ones(len(b.vectors), np.bool_) if b.valid is None else b.valid for b in small]
+        together = np.concatenate(valid)
+        yield Block(
+            np.concatenate([block.vectors for block in small]),
+            np.concatenate([block.row_ids for block in small]),
+            None if together.all() else together,
+        )
 
 
 def _segment(opened: OpenSegment, field: Field) -> ReadySegment:
