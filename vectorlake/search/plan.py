@@ -134,7 +134,8 @@ def _pool(wish: Wish, pool: int, k: int) -> int:
 
 def pool_for(pool: int, k: int) -> int:
     """The pool for another k than 10: larger for more, a little less than as many times."""
-    return max(k, math.ceil(pool * max(1.0, k / CALIBRATED_K) ** 0.85))
+    grown: float = pool * max(1.0, k / CALIBRATED_K) ** 0.85
+    return max(k, math.ceil(grown))
 
 
 def effort_for(effort: int, k: int) -> int:

@@ -77,10 +77,18 @@ def choose_probes(
             continue
         distances = products[q]
         open_ = 0
+        farthest = -_SHUT
         for p in range(count):
+            distances[p] = distances[p] * factor + (partition_terms[p] + query_terms[q])
             shut = weights.shape[0] > 0 and weights[p] == 0
             open_ += not shut
-            distances[p] = _SHUT if shut else distances[p] * factor + (partition_terms[p] + query_terms[q])
+            farthest = max(farthest, distances[p])
+        if open_ < count:
+            # Just behind the others: the nearest are found by halving, which a huge number would throw off.
+            behind = farthest + abs(farthest) + np.float32(1.0)
+            for p in range(count):
+                if weights[p] == 0:
+                    distances[p] = behind
         wanted = min(nprobe, open_)
         if wanted == 0:
             continue
