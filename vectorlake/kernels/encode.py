@@ -18,20 +18,20 @@ from vectorlake.kernels.distance import (
 from vectorlake.kernels.jit import entry, inner, relaxed
 from vectorlake.kernels.lanes import sum_square
 from vectorlake.kernels.microkernel import PANEL_ROWS
-from vectorlake.kernels.quantize import UNIT, WILD
+from vectorlake.kernels.quantize import TERMS, UNIT, WILD
 from vectorlake.kernels.rounding import LANES, largest_magnitude, round_row
 
 LAYOUT_PANELS = 0
 LAYOUT_ROWS = 1
 LAYOUT_FLOATS = 2
 
-_SMALL = 1e-30
-_ALWAYS = np.float64(np.inf)
-_NEVER = np.float64(-np.inf)
+SMALL = 1e-30
+ALWAYS = np.float64(np.inf)
+NEVER = np.float64(-np.inf)
 
 
 @relaxed
-def _sum(values: Any) -> Any:
+def sum_lanes(values: Any) -> Any:
     total = np.float32(0)
     for i in range(values.shape[0]):
         total += values[i]
@@ -39,7 +39,7 @@ def _sum(values: Any) -> Any:
 
 
 @relaxed
-def _sum_squares(values: Any) -> Any:
+def sum_squares(values: Any) -> Any:
     total = np.float32(0)
     for i in range(values.shape[0]):
         total += values[i] * values[i]
@@ -47,7 +47,7 @@ def _sum_squares(values: Any) -> Any:
 
 
 @inner
-def _move(source: int, single: int, factor: float, centre: Any, moved: Any) -> None:
+def move(source: int, single: int, factor: float, centre: Any, moved: Any) -> None:
     dimension = centre.shape[0]
     if single:
         singles = carray(pointer_to(source, np.float32(0)), (dimension,))
@@ -61,16 +61,16 @@ def _move(source: int, single: int, factor: float, centre: Any, moved: Any) -> N
 
 
 @inner
-def _without_bound(metric: int, source: int, dimension: int, single: int) -> Any:
+def without_bound(metric: int, source: int, dimension: int, single: int) -> Any:
     """The last term of a row whose elements are too large, or whose norm is too large or small, to be rounded."""
     squares = sum_square(source, source, dimension, single)
     if squares != squares or (single and squares == np.inf) or (metric == METRIC_COSINE and squares == 0):
-        return _NEVER
-    return _ALWAYS
+        return NEVER
+    return ALWAYS
 
 
 @inner
-def _place(words: Any, first: int, step: int, target: Any) -> None:
+def place_words(words: Any, first: int, step: int, target: Any) -> None:
     for i in range(words.shape[0]):
         target[first + i * step] = words[i]
 
@@ -112,7 +112,7 @@ def encode_rows(
         padded: the padded dimension.
         integers: uint8 [rows * padded], for the first two layouts.
         floats: float32 [rows, padded], for the third.
-        terms: float64 [4, rows], the terms that `quantize` defines; the last is infinite for a row that must
+        terms: float64 [5, rows], the terms that `quantize` defines; the fourth is infinite for a row that must
             be measured and minus
             infinity for one that must not.
     """
@@ -132,25 +132,25 @@ def encode_rows(
     panels = carray(pointer_to(address_of(integers), np.uint32(0)), (integers.shape[0] // 4,))
     zero = np.float32(levels if layout == LAYOUT_PANELS else 0)
     for row in range(start, end):
-        for term in range(3):
+        for term in range(TERMS):
             terms[term, row] = 0.0
         if valid.shape[0] > 0 and not valid[row]:
-            terms[3, row] = _NEVER
+            terms[3, row] = NEVER
             continue
         source, single = as_floats(code, address + row * stride, dimension, buffer)
         factor = 1.0
         if metric == METRIC_COSINE:
             factor = 1.0 / np.sqrt(sum_square(source, source, dimension, single))
-            if not (factor > _SMALL and factor < WILD):
-                terms[3, row] = _without_bound(metric, source, dimension, single)
+            if not (factor > SMALL and factor < WILD):
+                terms[3, row] = without_bound(metric, source, dimension, single)
                 continue
-        _move(source, single, factor, centre, moved)
+        move(source, single, factor, centre, moved)
         bits = largest_magnitude(address_of(moved), whole)
         largest = np.float64(single_of_bits(np.uint32(bits)))
         if not largest < WILD:
-            terms[3, row] = _without_bound(metric, source, dimension, single)
+            terms[3, row] = without_bound(metric, source, dimension, single)
             continue
-        if largest < _SMALL:
+        if largest < SMALL:
             length = largest * np.sqrt(np.float64(dimension))
             terms[1, row] = length + floor
             terms[2, row] = length + floor
@@ -162,19 +162,19 @@ def encode_rows(
                 moved[i] = moved[i] * inverse
                 floats[row, i] = moved[i]
             lost = 0.0
-            length = scale * np.sqrt(np.float64(_sum_squares(moved)))
+            length = scale * np.sqrt(np.float64(sum_squares(moved)))
         else:
             round_row(address_of(moved), whole, inverse, zero, address_of(packed), address_of(sums))
-            lost = scale * np.sqrt(np.float64(_sum(sums[0])))
-            length = scale * np.sqrt(np.float64(_sum(sums[1])))
+            lost = scale * np.sqrt(np.float64(sum_lanes(sums[0])))
+            length = scale * np.sqrt(np.float64(sum_lanes(sums[1])))
         terms[0, row] = scale
         terms[1, row] = (lost + blur * length) * (1 + relative) + floor
         terms[2, row] = length * (1 + relative) + floor
         if metric != METRIC_DOT:
             terms[3, row] = -0.5 * length * length
         if layout == LAYOUT_PANELS:
-            _place(
+            place_words(
                 words, row // PANEL_ROWS * PANEL_ROWS * words.shape[0] + row % PANEL_ROWS, PANEL_ROWS, panels
             )
         elif layout == LAYOUT_ROWS:
-            _place(words, row * words.shape[0], 1, panels)
+            place_words(words, row * words.shape[0], 1, panels)

@@ -140,7 +140,6 @@ class ExactKnn:
         self, rows: Rows, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_], team: Team
     ) -> None:
         from vectorlake.kernels.paths import Block
-        from vectorlake.kernels.select import RUN
 
         if self._search is None:
             self._search = self._open(rows, mask)
@@ -149,19 +148,19 @@ class ExactKnn:
         groups = _groups(count, self._threads, most=search.group)
         for first in range(0, rows.count, search.block_rows):
             block = Block(rows, ids, mask, first, min(first + search.block_rows, rows.count))
-            search.begin(block)
-            team.run(search.encode, [(s, min(s + RUN, block.count)) for s in range(0, block.count, RUN)])
-            search.ready()
+            search.encode(block, team.run)
             team.run(search.search, groups)
 
     def _open(self, rows: Rows, mask: npt.NDArray[np.bool_]) -> SearchPath:
         from vectorlake.kernels import paths
-        from vectorlake.kernels.quantize import centre_of
+        from vectorlake.kernels.head import head_for
+        from vectorlake.kernels.quantize import Frame, centre_of
 
+        centre = centre_of(rows, self._metric, mask)
         task = paths.Task(
             self._queries,
             self._metric,
-            centre_of(rows, self._metric, mask),
+            Frame.of(centre, head_for(rows, centre, mask, self._queries, self._metric)),
             self._distances,
             self._row_ids,
         )

@@ -28,6 +28,9 @@ LEVELS = 52
 """Elements are rounded to -LEVELS..LEVELS. One operand is offset to 0..2 * LEVELS, for the unsigned side of
 the instruction; 2 * DEPTH products of it with the other stay below 2**15."""
 
+BYTES = 16
+"""How many bytes `multiply_bytes` takes at a time."""
+
 assert 2 * DEPTH * (2 * LEVELS) * LEVELS < 2**15
 
 _BYTE = ir.IntType(8)
@@ -90,7 +93,7 @@ def _multiply_tile(context: Any, builder: Builder, _signature: Any, arguments: A
 def _test(*, integers: bool) -> Any:
     def codegen(_context: Any, builder: Builder, _signature: Any, arguments: Any) -> Value:
         scores, bias, terms, stride, *factors, threshold = arguments
-        scale, norm, error, weight = (_splat(builder, factor, _FLOATS) for factor in factors)
+        scale, norm, error, weight, tail = (_splat(builder, factor, _FLOATS) for factor in factors)
         limit = _splat(builder, threshold, _FLOATS)
         passed = []
         for offset in range(0, 4 * PANEL_ROWS, 32):
@@ -108,10 +111,15 @@ def _test(*, integers: bool) -> Any:
                     _FLOATS,
                     align=4,
                 )
-                for i in range(4)
+                for i in range(5)
             ]
             total = builder.fmul(builder.fmul(approximate, scale), term[0])
-            for factor, value in ((norm, term[1]), (error, term[2]), (weight, term[3])):
+            for factor, value in (
+                (norm, term[1]),
+                (error, term[2]),
+                (weight, term[3]),
+                (tail, term[4]),
+            ):
                 total = _multiply_add(builder, factor, value, total)
             passed.append(builder.fcmp_ordered(">=", total, limit))
         mask = ir.Constant(_INT64, 0)
@@ -141,6 +149,7 @@ def test_integers(
     norm: Any,
     error: Any,
     weight: Any,
+    tail: Any,
     threshold: Any,
 ) -> Any:
     """Which of PANEL_ROWS rows may be near enough, as the low bits of an integer.
@@ -148,12 +157,12 @@ def test_integers(
     Args:
         scores: address of int32 [PANEL_ROWS] products.
         bias: int32 taken from each product.
-        terms: address of the first row in float32 [4, rows] (see `quantize`).
+        terms: address of the first row in float32 [5, rows] (see `quantize`).
         stride: bytes from one term of a row to the next.
-        scale, norm, error, weight: float32, what each term is multiplied by, the first by the product too.
+        scale, norm, error, weight, tail: float32, what each term is multiplied by, the first by the product too.
         threshold: float32 that the sum must reach.
     """
-    arguments = (scores, bias, terms, stride, scale, norm, error, weight, threshold)
+    arguments = (scores, bias, terms, stride, scale, norm, error, weight, tail, threshold)
     return types.int64(*arguments), _test(integers=True)
 
 
@@ -168,11 +177,40 @@ def test_floats(
     norm: Any,
     error: Any,
     weight: Any,
+    tail: Any,
     threshold: Any,
 ) -> Any:
     """`test_integers` for float32 products; the bias is not read."""
-    arguments = (scores, bias, terms, stride, scale, norm, error, weight, threshold)
+    arguments = (scores, bias, terms, stride, scale, norm, error, weight, tail, threshold)
     return types.int64(*arguments), _test(integers=False)
+
+
+@intrinsic
+def multiply_bytes(typing: Any, left: Any, right: Any, count: Any) -> Any:
+    """The inner product of signed bytes at two addresses, `count` of them, a multiple of BYTES."""
+
+    def codegen(_context: Any, builder: Builder, _signature: Any, arguments: Any) -> Value:
+        one, other, size = arguments
+        bytes_ = ir.VectorType(_BYTE, BYTES)
+        wide = ir.VectorType(_INT32, BYTES)
+        sums = cgutils.alloca_once(builder, wide)
+        builder.store(ir.Constant(wide, None), sums)
+        step = ir.Constant(_INT64, BYTES)
+        with cgutils.for_range_slice(builder, ir.Constant(_INT64, 0), size, step, intp=_INT64) as (index, _):
+            factors = [
+                builder.sext(
+                    builder.load(builder.inttoptr(builder.add(base, index), bytes_.as_pointer()), align=1),
+                    wide,
+                )
+                for base in (one, other)
+            ]
+            builder.store(builder.add(builder.load(sums), builder.mul(*factors)), sums)
+        total = builder.load(sums)
+        kind = ir.FunctionType(_INT32, [wide])
+        add = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.add.v{BYTES}i32")
+        return builder.sext(builder.call(add, [total]), _INT64)
+
+    return types.int64(left, right, count), codegen
 
 
 @intrinsic

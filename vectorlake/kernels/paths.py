@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from vectorlake.kernels.encode import LAYOUT_FLOATS, LAYOUT_PANELS, LAYOUT_ROWS, encode_rows
 from vectorlake.kernels.metric import Metric
-from vectorlake.kernels.microkernel import LEVELS, PANEL_ROWS, STEP, TILE_QUERIES
+from vectorlake.kernels.microkernel import BYTES, LEVELS, PANEL_ROWS, STEP, TILE_QUERIES
 from vectorlake.kernels.products import search_products
-from vectorlake.kernels.quantize import QueryCode, encode_queries
+from vectorlake.kernels.quantize import FACTS, TERMS, Frame, QueryCode, encode_queries
 from vectorlake.kernels.reference import METRIC_CODES
+from vectorlake.kernels.rounding import LANES
 from vectorlake.kernels.rows import Rows
 from vectorlake.kernels.scan import prepare_queries
 from vectorlake.kernels.select import RUN
@@ -27,6 +29,8 @@ MOST_ROWS: Final = 16384
 WAIT_BYTES: Final = 128 << 20
 """How much memory waiting candidates may take."""
 
+FINE_LEVELS: Final = 127
+
 _QUERIES_AT_ONCE: Final = 2048
 _SMALLEST_LENGTH: Final = 1e-30
 
@@ -38,14 +42,14 @@ class Task:
     Attributes:
         queries: as the caller handed them over.
         metric: the distance.
-        centre: float32 [d], of product space.
+        frame: where product space lies.
         distances: float64 [n, k], heaps.
         row_ids: int64 [n, k], heaps.
     """
 
     queries: Rows
     metric: Metric
-    centre: npt.NDArray[np.float32]
+    frame: Frame
     distances: npt.NDArray[np.float64]
     row_ids: npt.NDArray[np.int64]
 
@@ -118,21 +122,44 @@ class SearchPath(Protocol):
     group: int
     """How many queries to search for at a time, at most: more ask more of a core's cache."""
 
-    def begin(self, block: Block) -> None:
-        """Make room for a block."""
-        ...
-
-    def encode(self, start: int, end: int) -> None:
-        """Encode some of its rows; `start` is a multiple of RUN."""
-        ...
-
-    def ready(self) -> None:
-        """All rows are encoded."""
+    def encode(self, block: Block, run: Callable[[Callable[[int, int], None], Parts], None]) -> None:
+        """Encode a block, sharing parts of it out by `run`."""
         ...
 
     def search(self, first: int, end: int) -> None:
         """Offer the block to the heaps of some queries; `first` is a multiple of TILE_QUERIES."""
         ...
+
+
+FineArguments: TypeAlias = tuple[
+    npt.NDArray[np.int8], npt.NDArray[np.int8], npt.NDArray[np.float64], npt.NDArray[np.float32]
+]
+Parts: TypeAlias = Sequence[tuple[int, int]]
+
+
+class Fine:
+    """Integers of all dimensions, for the rows that those of the head alone let pass."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.padded = -(-task.queries.dimension // BYTES) * BYTES
+        frame = Frame.of(task.frame.centre)
+        self.queries = _encode_all(
+            dataclasses.replace(task, frame=frame), levels=FINE_LEVELS, offset=0, padded=self.padded
+        )
+        self.codes = np.empty((0, self.padded), np.int8)
+        self.wide_terms = np.empty((TERMS, 0))
+        self.terms = np.empty((TERMS, 0), np.float32)
+
+    def begin(self, places: int) -> None:
+        """Make room for the rows of a block."""
+        if len(self.codes) < places:
+            self.codes = _aligned(places * self.padded).view(np.int8).reshape(places, self.padded)
+        self.wide_terms = np.zeros((TERMS, places))
+
+    def arguments(self, first: int, end: int) -> FineArguments:
+        """What a search of some queries needs."""
+        return self.queries.integers[first:end], self.codes, self.queries.facts[first:end], self.terms
 
 
 class _Encoding:
@@ -151,13 +178,29 @@ class _Encoding:
         runs = max(1, BLOCK_BYTES // (width * RUN))
         self.block_rows = min(MOST_ROWS, runs * RUN)
         self.queries = _encode_all(task, levels=levels, offset=offset, padded=padded)
+        self.fine = Fine(task) if len(task.frame.rotation) else None
+        self.places = np.empty(0, np.int64)
         self.largest = _SMALLEST_LENGTH
         self.local = threading.local()
         self.metric = METRIC_CODES[task.metric]
         self.integers = np.empty(0, np.uint8)
         self.floats = np.empty((0, padded), np.float32)
+        self.moved = np.empty((0, 0), np.float32)
 
-    def begin(self, block: Block) -> None:
+    def encode(self, block: Block, run: Callable[[Callable[[int, int], None], Parts], None]) -> None:
+        self._begin(block)
+        parts = [(first, min(first + RUN, block.count)) for first in range(0, block.count, RUN)]
+        if len(self.task.frame.rotation):
+            run(self._move, parts)
+            # One product for all: numpy's BLAS brings its own threads.
+            np.matmul(self.moved[: block.count], self.rotation, out=self.heads[: block.count])
+            run(self._round, parts)
+            run(self._encode_fine, parts)
+        else:
+            run(self._encode, parts)
+        self._ready()
+
+    def _begin(self, block: Block) -> None:
         self.block = block
         if block.first == 0:
             self.largest = _SMALLEST_LENGTH
@@ -169,20 +212,71 @@ class _Encoding:
                 self.floats = np.zeros((places, self.padded), np.float32)
         elif len(self.integers) < places * self.padded:
             self.integers = _aligned(places * self.padded)
-        self.wide_terms = np.zeros((4, places))
+        kept, dimension = self.task.frame.rotation.shape
+        if kept and len(self.moved) < places:
+            whole, width = (-(-size // LANES) * LANES for size in (dimension, kept))
+            self.moved = np.zeros((places, whole), np.float32)
+            self.heads = np.zeros((places, width), np.float32)
+            self.sizes = np.zeros((places, 2))
+            self.rotation = np.zeros((whole, width), np.float32)
+            self.rotation[:dimension, :kept] = self.task.frame.rotation.T
+        if self.fine is not None:
+            self.fine.begin(places)
+        self.wide_terms = np.zeros((TERMS, places))
         self.wide_terms[3, block.count :] = -np.inf
 
-    def encode(self, start: int, end: int) -> None:
+    def _source(self) -> tuple[int, int, int, int, npt.NDArray[np.bool_]]:
         rows, first = self.block.rows, self.block.first
-        encode_rows(
+        address = rows.address + first * rows.stride
+        return self.metric, rows.code, address, rows.stride, self.block.valid[first : self.block.end]
+
+    def _move(self, start: int, end: int) -> None:
+        from vectorlake.kernels.rotate import move_rows
+
+        centre = self.task.frame.centre
+        move_rows(*self._source(), start, end, centre, self.moved, self.sizes, self.wide_terms)
+
+    def _round(self, start: int, end: int) -> None:
+        from vectorlake.kernels.rotate import round_heads
+
+        frame = self.task.frame
+        round_heads(
             self.metric,
-            rows.code,
-            rows.address + first * rows.stride,
-            rows.stride,
-            self.block.valid[first : self.block.end],
+            len(frame.centre),
             start,
             end,
-            self.task.centre,
+            frame.blur,
+            self.heads,
+            self.sizes,
+            self.layout,
+            self.levels,
+            self.padded,
+            self.integers,
+            self.floats,
+            self.wide_terms,
+        )
+
+    def _encode_fine(self, start: int, end: int) -> None:
+        assert self.fine is not None
+        encode_rows(
+            *self._source(),
+            start,
+            end,
+            self.task.frame.centre,
+            LAYOUT_ROWS,
+            FINE_LEVELS,
+            self.fine.padded,
+            self.fine.codes.reshape(-1).view(np.uint8),
+            self.floats,
+            self.fine.wide_terms,
+        )
+
+    def _encode(self, start: int, end: int) -> None:
+        encode_rows(
+            *self._source(),
+            start,
+            end,
+            self.task.frame.centre,
             self.layout,
             self.levels,
             self.padded,
@@ -203,10 +297,18 @@ class _Encoding:
             kept = self.local.waiting = Waiting.of(end - first, self.task.room + RUN)
         return *kept.part(0, end - first), True
 
-    def ready(self) -> None:
+    def _ready(self) -> None:
         self.largest = max(float(self.wide_terms[2].max()), self.largest)
-        units = np.array([[1.0], [1.0], [1.0], [self.largest]]) * self.largest
+        units = np.array([[1.0], [1.0], [1.0], [self.largest], [1.0]]) * self.largest
         self.terms = (self.wide_terms / units).astype(np.float32)
+        if self.fine is not None:
+            self.fine.terms = (self.fine.wide_terms / units).astype(np.float32)
+
+    def _fine(self, first: int, end: int) -> FineArguments:
+        if self.fine is not None:
+            return self.fine.arguments(first, end)
+        nothing = np.empty((end - first, 0), np.int8)
+        return nothing, nothing, np.empty((0, FACTS)), np.empty((TERMS, 0), np.float32)
 
 
 class PanelPath(_Encoding):
@@ -215,7 +317,7 @@ class PanelPath(_Encoding):
     group = 24
 
     def __init__(self, task: Task) -> None:
-        padded = -(-task.queries.dimension // STEP) * STEP
+        padded = -(-task.frame.kept // STEP) * STEP
         super().__init__(task, levels=LEVELS, layout=LAYOUT_PANELS, offset=LEVELS, padded=padded)
         tiles = -(-task.queries.count // TILE_QUERIES)
         integers = np.zeros((tiles * TILE_QUERIES, padded), np.int8)
@@ -239,11 +341,13 @@ class PanelPath(_Encoding):
             self.tiles.ctypes.data + first * self.padded,
             self.integers.ctypes.data,
             self.terms,
+            *self._fine(first, end),
             self.largest,
             self.block.first,
             rows.code,
             rows.address,
             rows.stride,
+            self.places,
             self.block.ids,
             self.task.distances[first:end],
             self.task.row_ids[first:end],
@@ -255,9 +359,7 @@ class _ProductPath(_Encoding):
     """Products by a library, into a buffer that each thread keeps."""
 
     def __init__(self, task: Task, *, levels: int, layout: int) -> None:
-        super().__init__(
-            task, levels=levels, layout=layout, offset=0, padded=-(-task.queries.dimension // 4) * 4
-        )
+        super().__init__(task, levels=levels, layout=layout, offset=0, padded=-(-task.frame.kept // 4) * 4)
 
     def select(self, first: int, end: int, products: int, stride: int) -> None:
         asked, rows = self.task.queries, self.block.rows
@@ -272,11 +374,13 @@ class _ProductPath(_Encoding):
             products,
             stride,
             self.terms,
+            *self._fine(first, end),
             self.largest,
             self.block.first,
             rows.code,
             rows.address,
             rows.stride,
+            self.places,
             self.block.ids,
             self.task.distances[first:end],
             self.task.row_ids[first:end],
@@ -308,10 +412,10 @@ class NumkongPath(_ProductPath):
     def __init__(self, task: Task) -> None:
         super().__init__(task, levels=127, layout=LAYOUT_ROWS)
 
-    def ready(self) -> None:
+    def _ready(self) -> None:
         import numkong
 
-        super().ready()
+        super()._ready()
         places = self.terms.shape[1]
         integers = self.integers[: places * self.padded].view(np.int8).reshape(places, self.padded)
         self.packed: Any = numkong.dots_pack(integers)
@@ -337,7 +441,7 @@ def _encode_all(task: Task, *, levels: int, offset: int, padded: int) -> QueryCo
         doubles = np.empty((count, asked.dimension))
         prepare_queries(asked.code, asked.address, asked.stride, first, count, doubles, np.empty(count))
         parts.append(
-            encode_queries(doubles, task.centre, task.metric, levels=levels, offset=offset, padded=padded)
+            encode_queries(doubles, task.frame, task.metric, levels=levels, offset=offset, padded=padded)
         )
     return QueryCode(
         np.concatenate([part.integers for part in parts]), np.concatenate([part.facts for part in parts])

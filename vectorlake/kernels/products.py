@@ -12,7 +12,8 @@ from vectorlake.kernels.select import RUN, begin, visit
 
 @entry(
     "void(int64, int64, int64, int64, int64, int64, float64[:, ::1], int64, int64, float32[:, ::1], "
-    "float64, int64, int64, int64, int64, int64[::1], float64[:, ::1], int64[:, ::1], "
+    "int8[:, ::1], int8[:, ::1], float64[:, ::1], float32[:, ::1], "
+    "float64, int64, int64, int64, int64, int64[::1], int64[::1], float64[:, ::1], int64[:, ::1], "
     "int64[:, ::1], float32[:, ::1], float32[:, ::1], int64[::1], float32[::1], float64[::1], bool_)"
 )
 def search_products(
@@ -26,11 +27,16 @@ def search_products(
     products: int,
     product_stride: int,
     terms: Any,
+    fine_queries: Any,
+    fine_codes: Any,
+    fine_facts: Any,
+    fine_terms: Any,
     largest: float,
     base: int,
     code: int,
     address: int,
     stride: int,
+    places: Any,
     row_ids: Any,
     heap_distances: Any,
     heap_ids: Any,
@@ -54,12 +60,17 @@ def search_products(
         facts: float64 [g, FACTS], see `quantize`.
         products: address of [g, rows] products, int32 or float32.
         product_stride: bytes from one query's products to the next's.
-        terms: float32 [4, rows], in units of `largest`; rows is a multiple of PANEL_ROWS.
+        terms: float32 [5, rows], in units of `largest`; rows is a multiple of PANEL_ROWS.
+        fine_queries: int8 [g, width], finer integers of all dimensions; width 0 where the others are of all dimensions.
+        fine_codes: int8 [rows, width], those of the rows.
+        fine_facts: float64 [g, FACTS], the queries' facts for them; [0, FACTS] if there are none.
+        fine_terms: float32 [5, rows], the rows' terms for them.
         largest: the longest row in product space.
         base: which row of the call the block begins with.
         code: element type of the call's rows as stored.
         address: where its first row stands.
         stride: bytes from row to row.
+        places: int64 [rows of the call], where each row stands if not one after another; else empty.
         row_ids: int64 [rows of the call].
         heap_distances: float64 [g, k].
         heap_ids: int64 [g, k].
@@ -74,18 +85,21 @@ def search_products(
     group = facts.shape[0]
     total = terms.shape[1]
     lines = np.empty((group, 3))
-    factors = np.empty((group, 5), np.float32)
+    factors = np.empty((group, 6), np.float32)
+    fine_factors = np.empty((group, 6), np.float32)
     biases = np.empty(group, np.int32)
     buffer = np.empty(dimension, np.float32)
     query = np.empty(dimension, np.float64)
     begin(
         metric,
         facts,
+        fine_facts,
         dimension,
         largest,
         heap_distances,
         lines,
         factors,
+        fine_factors,
         biases,
         highs,
         lows,
@@ -98,6 +112,7 @@ def search_products(
         count = counts[q]
         for first in range(0, total, RUN):
             end = min(first + RUN, total)
+            measure = last and end == total
             threshold, count = visit(
                 integers,
                 products + q * product_stride + first * 4,
@@ -111,8 +126,13 @@ def search_products(
                 code,
                 address,
                 stride,
+                places,
                 row_ids,
                 terms,
+                fine_queries[q],
+                fine_codes,
+                fine_terms,
+                fine_factors[q],
                 lines[q],
                 factors[q],
                 biases[q],
@@ -124,7 +144,7 @@ def search_products(
                 buffer,
                 heap_distances[q],
                 heap_ids[q],
-                last and end == total,
+                measure,
             )
         thresholds[q] = threshold
         counts[q] = count

@@ -7,8 +7,19 @@ moved row, z' = scale * integers its rounding and likewise w, w' for a query, Ca
 
     |w.z - w'.z'| <= |w'| |z - z'| + |w - w'| |z|
 
-The four terms of a row are: its scale; |z - z'|; |z|; and -|z|**2 / 2 (under dot 0). A sum of them, weighted
-by the query, bounds from above how near the row can be (see `select`).
+Where few directions hold most of the rows' energy, product space is turned so that these come first, and only
+this *head* is rounded and multiplied. Let Q have the head's directions as orthonormal rows and let z2 = z - Q'Qz be
+what is beyond them, the *tail*. With z' and w' now the rounded heads, again by Cauchy-Schwarz
+
+    |w.z - w'.z'| <= |w'| |Qz - z'| + |Qw - w'| |z| + |w2| |z2|
+
+What is computed is not Qz but fl(Rz), R being float32. Let |RR' - I| <= drift (a norm, measured in float64). Then
+Q = (RR')**-0.5 R has orthonormal rows and |Q - R| <= drift, and for sums of d products in any order
+|fl(Rz) - Rz| <= sqrt(p) d 2**-24 (1 + drift) |z| to first order. Both are added to |Qz - z'|, and they widen the
+tail, |z2|**2 = |z|**2 - |Qz|**2, before its root is taken.
+
+The five terms of a row are: its scale; |Qz - z'|; |z|; -|z|**2 / 2 (under dot 0); and |z2|, zero without a head. A
+sum of them, weighted by the query, bounds from above how near the row can be (see `select`).
 """
 
 from __future__ import annotations
@@ -32,6 +43,53 @@ WILD_QUERY: Final = 1e140
 """A query longer than this is measured against every row."""
 
 
+TERMS: Final = 5
+"""How many numbers tell the bound of a row."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Frame:
+    """How product space lies in the space of the vectors.
+
+    Attributes:
+        centre: float32 [d].
+        rotation: float32 [p, d], directions of the head with nearly orthonormal rows; [0, d] where all dimensions are
+            kept as they are.
+        drift: at least |RR' - I| for R the rotation.
+    """
+
+    centre: npt.NDArray[np.float32]
+    rotation: npt.NDArray[np.float32]
+    drift: float
+
+    @classmethod
+    def of(cls, centre: npt.NDArray[np.float32], rotation: npt.NDArray[np.float32] | None = None) -> Frame:
+        """A frame; the rotation's drift is measured.
+
+        Raises:
+            ValueError: the rows of the rotation are far from orthonormal.
+        """
+        if rotation is None or len(rotation) == 0:
+            return cls(centre, np.zeros((0, len(centre)), np.float32), 0.0)
+        wide = rotation.astype(np.float64)
+        lost = np.linalg.norm(wide @ wide.T - np.eye(len(wide)))
+        drift = float(lost) + rotation.size * 2.0**-50
+        if not drift < 0.1:
+            raise ValueError(f"the directions of a head are off orthonormal by {drift}")
+        return cls(centre, np.ascontiguousarray(rotation), drift)
+
+    @property
+    def kept(self) -> int:
+        """How many dimensions are rounded and multiplied."""
+        return len(self.rotation) or len(self.centre)
+
+    @property
+    def blur(self) -> float:
+        """At most |Qz - fl(Rz)| / |z| for a float32 row z that is not moved any more."""
+        p, d = self.rotation.shape
+        return (self.drift + np.sqrt(p) * (d + 2) * UNIT) * (1 + self.drift) * 1.01 if p else 0.0
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class QueryCode:
     """Queries in product space.
@@ -53,7 +111,8 @@ OFFSET: Final = 4
 BIAS: Final = 5
 SLACK: Final = 6
 KIND: Final = 7
-FACTS: Final = 8
+TAIL: Final = 8
+FACTS: Final = 9
 
 KIND_BOUNDED: Final = 0.0
 KIND_WILD: Final = 1.0
@@ -86,7 +145,7 @@ def centre_of(rows: Rows, metric: Metric, valid: npt.NDArray[np.bool_]) -> npt.N
 
 def encode_queries(
     queries: npt.NDArray[np.float64],
-    centre: npt.NDArray[np.float32],
+    frame: Frame,
     metric: Metric,
     *,
     levels: int,
@@ -97,15 +156,15 @@ def encode_queries(
 
     Args:
         queries: float64 [n, d], finite.
-        centre: float32 [d].
+        frame: where product space lies.
         metric: the distance.
         levels: elements become integers in -levels..levels; 0 keeps them as float32.
         offset: what the rows' integers are offset by, to tell the bias of a product.
-        padded: the dimension of the result, at least d.
+        padded: the dimension of the result, at least that of the frame.
     """
     count, dimension = queries.shape
     facts = np.zeros((count, FACTS))
-    middle = centre.astype(np.float64)
+    middle = frame.centre.astype(np.float64)
     tiny = (dimension + 64) * 2.0**-51
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
         lengths = np.sqrt((queries**2).sum(axis=1))
@@ -119,17 +178,24 @@ def encode_queries(
         else:
             moved = queries.copy()
         moved[kind != KIND_BOUNDED] = 0
-        largest = np.abs(moved).max(axis=1)
+        head, off = moved, tiny
+        norms = np.sqrt((moved**2).sum(axis=1))
+        if len(frame.rotation):
+            head = moved @ frame.rotation.T.astype(np.float64)
+            off = np.sqrt(frame.kept) * tiny + 1.01 * frame.drift
+            sure = np.maximum(np.sqrt((head**2).sum(axis=1)) * (1 - tiny) - off * norms, 0)
+            beyond = np.sqrt(np.maximum((norms * (1 + tiny)) ** 2 - sure**2, 0))
+            facts[:, TAIL] = beyond * (1 + tiny) + tiny + np.sqrt(dimension) * 1e-139
+        largest = np.abs(head).max(axis=1)
         # Too small to divide by: leave nothing to the integers, and everything to the error.
         usable = largest > 1 / WILD_QUERY
         scale = np.where(usable, largest / (levels or 1), 0.0)
-        ratio = np.divide(moved, scale[:, None], where=usable[:, None], out=np.zeros_like(moved))
+        ratio = np.divide(head, scale[:, None], where=usable[:, None], out=np.zeros_like(head))
         rounded = np.rint(ratio) if levels else ratio.astype(np.float32).astype(np.float64)
-        norms = np.sqrt((moved**2).sum(axis=1))
-        errors = np.sqrt(((moved - scale[:, None] * rounded) ** 2).sum(axis=1))
+        errors = np.sqrt(((head - scale[:, None] * rounded) ** 2).sum(axis=1))
     facts[:, SCALE] = scale
     facts[:, NORM] = scale * np.sqrt((rounded**2).sum(axis=1)) * (1 + tiny)
-    facts[:, ERROR] = errors * (1 + tiny) + tiny * norms + np.sqrt(dimension) * 1e-139
+    facts[:, ERROR] = errors * (1 + tiny) + off * norms + np.sqrt(dimension) * 1e-139
     if metric is Metric.COSINE:
         facts[:, ERROR] += tiny
     facts[:, SQUARE] = norms**2
@@ -139,5 +205,5 @@ def encode_queries(
         facts[:, SLACK] = np.sqrt((middle**2).sum())
     facts[:, KIND] = kind
     integers = np.zeros((count, padded), np.int8 if levels else np.float32)
-    integers[:, :dimension] = rounded
+    integers[:, : frame.kept] = rounded
     return QueryCode(integers, facts)

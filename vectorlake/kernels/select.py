@@ -29,6 +29,7 @@ from vectorlake.kernels.heap import offer
 from vectorlake.kernels.jit import inner
 from vectorlake.kernels.microkernel import (
     PANEL_ROWS,
+    multiply_bytes,
     prefetch,
     test_floats,
     test_integers,
@@ -45,6 +46,7 @@ from vectorlake.kernels.quantize import (
     SCALE,
     SLACK,
     SQUARE,
+    TAIL,
     UNIT,
 )
 
@@ -53,8 +55,13 @@ RUN = 512
 
 assert RUN % PANEL_ROWS == 0
 
+_CODES_AHEAD = 6
 _AHEAD = 3
 _AHEAD_BYTES = 2048
+
+_MANY = 8
+_MANY_MORE = 64
+"""Candidates, per k and besides, that are worth a pause to measure the likeliest."""
 
 _LEAST = np.float32(-3e38)
 _NONE = np.float32(-np.inf)
@@ -65,7 +72,7 @@ _ALL = np.float32(np.inf)
 def _slack(metric: int, facts: Any, dimension: int, largest: float, unit: float) -> Any:
     """What arithmetic may lose of a nearness: float32 here, and float64 where distances are measured.
 
-    2**-17 is over five times all roundings of the test; the next term those of the rows' norms.
+    2**-17 is over four times all roundings of the test; the next term those of the rows' norms.
     """
     slack = 2.0**-17 + 4 * (dimension + 16) * UNIT
     tiny = (dimension + 64) * 2.0**-51
@@ -117,22 +124,22 @@ def _threshold(line: Any, root: float) -> Any:
 
 
 @inner
-def _factors(metric: int, facts: Any, dimension: int, largest: float, factors: Any) -> None:
+def _factors(metric: int, facts: Any, dimension: int, largest: float, unit: float, factors: Any) -> None:
     """What a row's terms are multiplied by; they are in units of the longest row, the last in its square.
 
-    The fifth factor is what separates a low from the nearness it stands for.
+    The last factor is what separates a low from the nearness it stands for.
     """
-    unit = _unit(facts, largest)
     length = unit / largest
     factors[0] = np.float32(facts[SCALE] / length)
     factors[1] = np.float32(facts[NORM] / length)
     factors[2] = np.float32(facts[ERROR] / length)
     # Never zero: it multiplies the infinities that mark rows.
     factors[3] = max(np.float32(largest / length), np.float32(1e-30))
+    factors[4] = np.float32(facts[TAIL] / length)
     if facts[KIND] == KIND_BOUNDED:
-        factors[4] = np.float32(2 * _slack(metric, facts, dimension, largest, unit))
+        factors[5] = np.float32(2 * _slack(metric, facts, dimension, largest, unit))
     else:
-        factors[4] = _ALL  # nothing is known of how near a row is to it at least
+        factors[5] = _ALL  # nothing is known of how near a row is to it at least
 
 
 @inner
@@ -154,16 +161,17 @@ def _sift(
     """Append the rows of [first, end) that may reach the threshold; returns how many candidates there are."""
     stride = np.int64(terms.shape[1] * 4)
     at = address_of(terms)
-    scale, norm_factor, error, weight, slack = factors[0], factors[1], factors[2], factors[3], factors[4]
+    scale, norm_factor, error = factors[0], factors[1], factors[2]
+    weight, tail, slack = factors[3], factors[4], factors[5]
     for row in range(first, end, PANEL_ROWS):
         place = scores + (row - first) * 4
         if integers:
             passed = test_integers(
-                place, bias, at + row * 4, stride, scale, norm_factor, error, weight, threshold
+                place, bias, at + row * 4, stride, scale, norm_factor, error, weight, tail, threshold
             )
         else:
             passed = test_floats(
-                place, bias, at + row * 4, stride, scale, norm_factor, error, weight, threshold
+                place, bias, at + row * 4, stride, scale, norm_factor, error, weight, tail, threshold
             )
         while passed != 0:
             j = trailing_zeros(passed)
@@ -173,13 +181,49 @@ def _sift(
             else:
                 product = carray(pointer_to(place, np.float32(0)), (PANEL_ROWS,))[j]
             i = row + j
-            blur = norm_factor * terms[1, i] + error * terms[2, i]
+            blur = norm_factor * terms[1, i] + error * terms[2, i] + tail * terms[4, i]
             middle = product * scale * terms[0, i] + weight * terms[3, i]
             rows[count] = base + i
             highs[count] = middle + blur
             lows[count] = middle - blur - slack if middle < _ALL else _NONE
             count += 1
     return count
+
+
+@inner
+def _refine(
+    query: Any,
+    codes: Any,
+    terms: Any,
+    factors: Any,
+    base: int,
+    threshold: Any,
+    rows: Any,
+    highs: Any,
+    lows: Any,
+    first: int,
+    count: int,
+) -> Any:
+    """Judge the candidates from `first` on by finer codes of all dimensions; returns how many are left."""
+    width = query.shape[0]
+    ahead = address_of(codes)
+    kept = first
+    for i in range(first, count):
+        if i + _CODES_AHEAD < count:
+            at = ahead + (rows[i + _CODES_AHEAD] - base) * width
+            for offset in range(0, width, 64):
+                prefetch(at + offset)
+        row = rows[i] - base
+        product = np.float32(multiply_bytes(address_of(query), ahead + row * width, width))
+        blur = factors[1] * terms[1, row] + factors[2] * terms[2, row]
+        middle = product * factors[0] * terms[0, row] + factors[3] * terms[3, row]
+        high = middle + blur
+        if high >= threshold:
+            rows[kept] = rows[i]
+            highs[kept] = high
+            lows[kept] = middle - blur - factors[5] if middle < _ALL else _NONE
+            kept += 1
+    return kept
 
 
 @inner
@@ -222,15 +266,53 @@ def _keep(rows: Any, highs: Any, lows: Any, count: int, threshold: Any) -> Any:
 
 
 @inner
-def _bring_forward(rows: Any, highs: Any, lows: Any, count: int, pivot: Any) -> None:
-    """Move the candidates whose low reaches the pivot before the others."""
+def _bring_forward(rows: Any, highs: Any, lows: Any, count: int, k: int) -> Any:
+    """Move the k candidates with the highest estimates, and hardly more, before the others; returns how many.
+
+    The estimate, halfway between low and high, tells nothing for sure, but these are likely to be near.
+    """
+    low, high = np.float32(-4), np.float32(4)
+    reaching = 0
+    for _ in range(18):
+        middle = np.float32(0.5) * (low + high)
+        reaching = 0
+        for i in range(count):
+            reaching += highs[i] + lows[i] >= middle
+        if reaching >= k:
+            low = middle
+            if reaching == k:
+                break
+        else:
+            high = middle
     place = 0
     for i in range(count):
-        if lows[i] >= pivot:
+        if highs[i] + lows[i] >= low:
             rows[i], rows[place] = rows[place], rows[i]
             highs[i], highs[place] = highs[place], highs[i]
             lows[i], lows[place] = lows[place], lows[i]
             place += 1
+    return place
+
+
+@inner
+def _without_first(rows: Any, highs: Any, lows: Any, first: int, count: int, threshold: Any) -> Any:
+    """Drop the first candidates, and of the others those below a threshold; returns how many are left."""
+    kept = 0
+    for i in range(first, count):
+        if highs[i] >= threshold:
+            rows[kept] = rows[i]
+            highs[kept] = highs[i]
+            lows[kept] = lows[i]
+            kept += 1
+    return kept
+
+
+@inner
+def _place(address: int, stride: int, places: Any, row: int) -> Any:
+    """Where a row stands as stored: one after another, or each at a place of its own."""
+    if places.shape[0] > 0:
+        return places[row]
+    return address + row * stride
 
 
 @inner
@@ -241,6 +323,7 @@ def _measure(
     code: int,
     address: int,
     stride: int,
+    places: Any,
     row_ids: Any,
     threshold: Any,
     rows: Any,
@@ -258,10 +341,10 @@ def _measure(
         ahead = i + _AHEAD
         if ahead < count and highs[ahead] >= threshold:
             for offset in range(0, size, 64):
-                prefetch(address + rows[ahead] * stride + offset)
+                prefetch(_place(address, stride, places, rows[ahead]) + offset)
         if highs[i] < threshold:
             continue
-        vector, single = as_floats(code, address + rows[i] * stride, dimension, buffer)
+        vector, single = as_floats(code, _place(address, stride, places, rows[i]), dimension, buffer)
         value = distance(metric, address_of(query), query_norm, vector, dimension, single)
         if value < np.inf and offer(distances, ids, value, row_ids[rows[i]]):
             threshold = max(threshold, _threshold(line, distances[0]))
@@ -272,11 +355,13 @@ def _measure(
 def begin(
     metric: int,
     facts: Any,
+    fine_facts: Any,
     dimension: int,
     largest: float,
     heap_distances: Any,
     lines: Any,
     factors: Any,
+    fine_factors: Any,
     biases: Any,
     highs: Any,
     lows: Any,
@@ -290,15 +375,17 @@ def begin(
     """
     for q in range(facts.shape[0]):
         _line(metric, facts[q], dimension, largest, lines[q])
-        _factors(metric, facts[q], dimension, largest, factors[q])
-        biases[q] = np.int32(facts[q, BIAS])
         unit = _unit(facts[q], largest)
+        _factors(metric, facts[q], dimension, largest, unit, factors[q])
+        if fine_facts.shape[0] > 0:
+            _factors(metric, fine_facts[q], dimension, largest, unit, fine_factors[q])
+        biases[q] = np.int32(facts[q, BIAS])
         from_heap = _threshold(lines[q], heap_distances[q, 0])
         if counts[q] == 0:
             thresholds[q] = from_heap
         elif units[q] != unit:
             ratio = units[q] / unit
-            slack = factors[q, 4]
+            slack = factors[q, 5]
             for i in range(counts[q]):
                 highs[q, i] = np.float32(highs[q, i] * ratio)
                 lows[q, i] = np.float32(lows[q, i] * ratio) - slack
@@ -322,8 +409,13 @@ def visit(
     code: int,
     address: int,
     stride: int,
+    places: Any,
     row_ids: Any,
     terms: Any,
+    fine_query: Any,
+    fine_codes: Any,
+    fine_terms: Any,
+    fine_factors: Any,
     line: Any,
     factors: Any,
     bias: Any,
@@ -339,27 +431,39 @@ def visit(
 ) -> Any:
     """Take one query past the products of a block's rows [first, end).
 
-    Candidates wait, so that a threshold can form from their lows without measuring any; they are measured after the
-    last rows, or when too many wait for the room there is. `base` is added to a row to place it among all rows.
+    Rows that the codes of the head let pass are judged by finer codes first, where there are any. Candidates wait, so
+    that a threshold can form from their lows without measuring any. When there are some times k, those that are likely
+    to be the nearest are measured, which rules most of the others out; all are measured after the last rows, or when
+    the bound tells too many apart no further. `base` is added to a row to place it among all rows.
 
     Returns:
         the new threshold and number of waiting candidates.
     """
     k = distances.shape[0]
+    waiting = count
     count = _sift(
         integers, scores, first, end, base, terms, factors, bias, threshold, rows, highs, lows, count
     )
-    crowded = 2 * count > rows.shape[0] - RUN
-    if count >= k and (last or crowded or threshold == _LEAST):
-        pivot = _reached_by(lows, count, k)
-        threshold = max(threshold, pivot)
+    if fine_query.shape[0] > 0:
+        count = _refine(
+            fine_query,
+            fine_codes,
+            fine_terms,
+            fine_factors,
+            base,
+            threshold,
+            rows,
+            highs,
+            lows,
+            waiting,
+            count,
+        )
+    limit = (rows.shape[0] - RUN) // 2
+    many = min(limit, _MANY * k + _MANY_MORE)
+    if count >= k and (last or count > many or threshold == _LEAST):
+        threshold = max(threshold, _reached_by(lows, count, k))
         count = _keep(rows, highs, lows, count, threshold)
-        # Still more than half full: the bound tells these rows apart no further.
-        crowded = 2 * count > rows.shape[0] - RUN
-        if last or crowded:
-            # What is surely near tightens the threshold for the others.
-            _bring_forward(rows, highs, lows, count, pivot)
-    if count > 0 and (last or crowded):
+        near = _bring_forward(rows, highs, lows, count, k)
         widen(query_code, query_address, query.shape[0], query, buffer)
         threshold = _measure(
             metric,
@@ -368,6 +472,28 @@ def visit(
             code,
             address,
             stride,
+            places,
+            row_ids,
+            threshold,
+            rows,
+            highs,
+            near,
+            buffer,
+            distances,
+            ids,
+        )
+        count = _without_first(rows, highs, lows, near, count, threshold)
+    # Still that many: the bound tells these rows apart no further.
+    if count > 0 and (last or count > many):
+        widen(query_code, query_address, query.shape[0], query, buffer)
+        threshold = _measure(
+            metric,
+            query,
+            line,
+            code,
+            address,
+            stride,
+            places,
             row_ids,
             threshold,
             rows,
