@@ -18,12 +18,17 @@ from vectorlake.kernels.rows import Rows
 from vectorlake.kernels.team import Team, cores
 
 if TYPE_CHECKING:
+    from vectorlake.kernels.codes import RowCodes
     from vectorlake.kernels.paths import SearchPath
+    from vectorlake.kernels.quantize import Frame
 
 _Offer: TypeAlias = Callable[..., None]
 """Offers rows [first, end) to the heaps given after these two."""
 
 NO_ROW: Final = 2**63 - 1
+
+_FOR_CODES: Final = 1 << 30
+"""Codes are there already, so that products pay for any number of queries."""
 
 _SMALL_WORK: Final = 2_000_000
 """Elements to multiply below which threads would cost more than they save."""
@@ -123,6 +128,53 @@ class ExactKnn:
             else:
                 self._filter(rows, ids, mask, team)
 
+    def add_encoded(
+        self,
+        codes: RowCodes,
+        places: npt.NDArray[np.int64],
+        element: npt.DTypeLike,
+        row_ids: npt.NDArray[np.int64],
+    ) -> None:
+        """Offer rows that were encoded before; like `add`, but nothing is read of rows that their codes rule out.
+
+        A flat index keeps such codes (`index.flat.FlatSearcher.codes`). The answer is exact for the vectors that stand
+        at the places given, which must be those that were encoded, bit for bit.
+
+        Args:
+            codes: of all slots, made for this metric.
+            places: int64 [slots], the address in memory at which each slot's vector is stored, its elements one after
+                another (`array.ctypes.data + row * array.strides[0]`); 0 for a slot that must not match. What is there
+                must stay until the call returns.
+            element: the type of the stored elements: float32, float64, float16, int8 or uint8.
+            row_ids: int64 [slots]; no two rows share one.
+
+        Raises:
+            InvalidInputError: wrong shapes, another metric or dimension; nothing was offered.
+        """
+        from vectorlake.kernels.paths import Block
+
+        dimension, count = self._queries.dimension, codes.count
+        if codes.metric is not self._metric or len(codes.frame.centre) != dimension:
+            raise InvalidInputError(
+                f"the codes are of {codes.metric} in {len(codes.frame.centre)} dimensions, "
+                f"the search is of {self._metric} in {dimension}"
+            )
+        ids, where = (np.ascontiguousarray(given, np.int64) for given in (row_ids, places))
+        if ids.shape != (count,) or where.shape != (count,):
+            raise InvalidInputError(f"{count} codes came with {ids.shape} row ids and {where.shape} places")
+        if count == 0 or self._queries.count == 0:
+            return
+        # One row stands for all: they are read at their places.
+        rows = Rows.of(np.broadcast_to(np.zeros((1, dimension), element), (count, dimension)), what="vectors")
+        path = best_path(Path.AUTO if self._path is Path.DIRECT else self._path, queries=_FOR_CODES)
+        with self._lock, _Team(self._threads) as team:
+            search = self._open_path(codes.frame, path)
+            groups = _groups(self._queries.count, self._threads, most=search.group)
+            for first in range(0, count, search.block_rows):
+                block = Block(rows, ids, np.empty(0, np.bool_), first, min(first + search.block_rows, count))
+                search.adopt(block, codes, where)
+                team.run(search.search, groups)
+
     def result(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """The nearest rows among those added so far, nearest first; more blocks may follow.
 
@@ -152,21 +204,20 @@ class ExactKnn:
             team.run(search.search, groups)
 
     def _open(self, rows: Rows, mask: npt.NDArray[np.bool_]) -> SearchPath:
-        from vectorlake.kernels import paths
         from vectorlake.kernels.head import head_for
         from vectorlake.kernels.quantize import Frame, centre_of
 
         centre = centre_of(rows, self._metric, mask)
-        task = paths.Task(
-            self._queries,
-            self._metric,
-            Frame.of(centre, head_for(rows, centre, mask, self._queries, self._metric)),
-            self._distances,
-            self._row_ids,
-        )
-        if self._path is Path.AVX2:
+        rotation = head_for(rows, centre, mask, self._queries, self._metric)
+        return self._open_path(Frame.of(centre, rotation), self._path)
+
+    def _open_path(self, frame: Frame, path: Path) -> SearchPath:
+        from vectorlake.kernels import paths
+
+        task = paths.Task(self._queries, self._metric, frame, self._distances, self._row_ids)
+        if path is Path.AVX2:
             return paths.PanelPath(task)
-        if self._path is Path.NUMKONG:
+        if path is Path.NUMKONG:
             return paths.NumkongPath(task)
         return paths.FloatPath(task)
 

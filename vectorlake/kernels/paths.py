@@ -10,11 +10,12 @@ from typing import Any, Final, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from vectorlake.kernels.codes import RowCodes, aligned, fine_width, from_panels, head_width
 from vectorlake.kernels.encode import LAYOUT_FLOATS, LAYOUT_PANELS, LAYOUT_ROWS, encode_rows
 from vectorlake.kernels.metric import Metric
 from vectorlake.kernels.microkernel import BYTES, LEVELS, PANEL_ROWS, STEP, TILE_QUERIES
 from vectorlake.kernels.products import search_products
-from vectorlake.kernels.quantize import FACTS, TERMS, Frame, QueryCode, encode_queries
+from vectorlake.kernels.quantize import FACTS, TERMS, UNIT, Frame, QueryCode, encode_queries
 from vectorlake.kernels.reference import METRIC_CODES
 from vectorlake.kernels.rounding import LANES
 from vectorlake.kernels.rows import Rows
@@ -126,6 +127,10 @@ class SearchPath(Protocol):
         """Encode a block, sharing parts of it out by `run`."""
         ...
 
+    def adopt(self, block: Block, codes: RowCodes, places: npt.NDArray[np.int64]) -> None:
+        """Take a block that was encoded before."""
+        ...
+
     def search(self, first: int, end: int) -> None:
         """Offer the block to the heaps of some queries; `first` is a multiple of TILE_QUERIES."""
         ...
@@ -165,7 +170,9 @@ class Fine:
 class _Encoding:
     """What the paths share: queries and blocks in product space."""
 
-    def __init__(self, task: Task, *, levels: int, layout: int, offset: int, padded: int) -> None:
+    def __init__(
+        self, task: Task, *, levels: int, layout: int, offset: int, padded: int, always_fine: bool = False
+    ) -> None:
         self.task = task
         self.levels = levels
         self.layout = layout
@@ -178,7 +185,7 @@ class _Encoding:
         runs = max(1, BLOCK_BYTES // (width * RUN))
         self.block_rows = min(MOST_ROWS, runs * RUN)
         self.queries = _encode_all(task, levels=levels, offset=offset, padded=padded)
-        self.fine = Fine(task) if len(task.frame.rotation) else None
+        self.fine = Fine(task) if len(task.frame.rotation) or always_fine else None
         self.places = np.empty(0, np.int64)
         self.largest = _SMALLEST_LENGTH
         self.local = threading.local()
@@ -195,17 +202,57 @@ class _Encoding:
             # One product for all: numpy's BLAS brings its own threads.
             np.matmul(self.moved[: block.count], self.rotation, out=self.heads[: block.count])
             run(self._round, parts)
-            run(self._encode_fine, parts)
         else:
             run(self._encode, parts)
+        if self.fine is not None:
+            run(self._encode_fine, parts)
         self._ready()
 
-    def _begin(self, block: Block) -> None:
+    def adopt(self, block: Block, codes: RowCodes, places: npt.NDArray[np.int64]) -> None:
+        """Take a block's rows as they were encoded before (see `codes`), each stored at a place of its own.
+
+        Args:
+            block: slots, by whole runs.
+            codes: of all slots.
+            places: int64 [slots], the address of each row; 0 for one that must not match.
+        """
+        self._start(block)
+        self.places = places
+        if block.first == 0:
+            self.largest = max(float(codes.terms[2].max(initial=0.0)), _SMALLEST_LENGTH)
+        first, end = block.first, block.end
+        lost = self._take(codes, first, -(-block.count // PANEL_ROWS) * PANEL_ROWS, block.count)
+        self.terms = self._scaled(codes.terms[:, first:end])
+        self.terms[1] += np.float32(lost) * self.terms[2]
+        self.terms[3, : block.count][places[first:end] == 0] = -np.inf
+        if self.fine is not None:
+            self.fine.codes = codes.fine[first:end]
+            self.fine.terms = self._scaled(codes.fine_terms[:, first:end])
+            self.fine.terms[3, : block.count][places[first:end] == 0] = -np.inf
+
+    def _take(self, codes: RowCodes, first: int, room: int, count: int) -> float:
+        """Have the integers of the heads at hand; returns what products lose besides, relative to lengths."""
+        raise NotImplementedError
+
+    def _scaled(self, terms: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        count = terms.shape[1]
+        scaled = np.zeros((TERMS, -(-count // PANEL_ROWS) * PANEL_ROWS), np.float32)
+        np.divide(terms, self._units(), out=scaled[:, :count], casting="same_kind")
+        scaled[3, count:] = -np.inf
+        return scaled
+
+    def _units(self) -> npt.NDArray[np.float64]:
+        return np.array([[1.0], [1.0], [1.0], [self.largest], [1.0]]) * self.largest
+
+    def _start(self, block: Block) -> None:
         self.block = block
         if block.first == 0:
             self.largest = _SMALLEST_LENGTH
             if self.waiting is not None:
                 self.waiting.counts[:] = 0  # an interrupted call may have left some behind
+
+    def _begin(self, block: Block) -> None:
+        self._start(block)
         places = -(-block.count // PANEL_ROWS) * PANEL_ROWS
         if self.layout == LAYOUT_FLOATS:
             if len(self.floats) < places:
@@ -299,7 +346,7 @@ class _Encoding:
 
     def _ready(self) -> None:
         self.largest = max(float(self.wide_terms[2].max()), self.largest)
-        units = np.array([[1.0], [1.0], [1.0], [self.largest], [1.0]]) * self.largest
+        units = self._units()
         self.terms = (self.wide_terms / units).astype(np.float32)
         if self.fine is not None:
             self.fine.terms = (self.fine.wide_terms / units).astype(np.float32)
@@ -325,6 +372,11 @@ class PanelPath(_Encoding):
         words = integers.view(np.int32).reshape(tiles, TILE_QUERIES, padded // 4)
         self.tiles = np.ascontiguousarray(words.transpose(0, 2, 1))
         self.queries = dataclasses.replace(self.queries, integers=np.empty((0, padded), np.int8))
+
+    def _take(self, codes: RowCodes, first: int, room: int, count: int) -> float:
+        panels = aligned(codes.panels[first // PANEL_ROWS : (first + room) // PANEL_ROWS])
+        self.integers = panels.reshape(-1)
+        return 0.0
 
     def search(self, first: int, end: int) -> None:
         from vectorlake.kernels.search import search_panels
@@ -396,6 +448,12 @@ class FloatPath(_ProductPath):
     def __init__(self, task: Task) -> None:
         super().__init__(task, levels=0, layout=LAYOUT_FLOATS)
 
+    def _take(self, codes: RowCodes, first: int, room: int, count: int) -> float:
+        self.floats = from_panels(codes.panels[first // PANEL_ROWS :], room)[:, : self.padded].astype(
+            np.float32
+        )
+        return (len(self.task.frame.centre) + 24) * UNIT
+
     def search(self, first: int, end: int) -> None:
         queries = self.queries.integers[first:end]
         places = self.terms.shape[1]
@@ -412,11 +470,19 @@ class NumkongPath(_ProductPath):
     def __init__(self, task: Task) -> None:
         super().__init__(task, levels=127, layout=LAYOUT_ROWS)
 
+    def _take(self, codes: RowCodes, first: int, room: int, count: int) -> float:
+        rows = from_panels(codes.panels[first // PANEL_ROWS :], room)[:, : self.padded]
+        self.integers = np.ascontiguousarray(rows).view(np.uint8).reshape(-1)
+        self._pack(room)
+        return 0.0
+
     def _ready(self) -> None:
+        super()._ready()
+        self._pack(self.terms.shape[1])
+
+    def _pack(self, places: int) -> None:
         import numkong
 
-        super()._ready()
-        places = self.terms.shape[1]
         integers = self.integers[: places * self.padded].view(np.int8).reshape(places, self.padded)
         self.packed: Any = numkong.dots_pack(integers)
 
@@ -432,11 +498,41 @@ class NumkongPath(_ProductPath):
         self.select(first, end, int(products.data_ptr), shape[1] * 4)
 
 
+class CodePath(_Encoding):
+    """Encodes rows for keeping, and searches nothing."""
+
+    def __init__(self, task: Task) -> None:
+        padded = head_width(task.frame)
+        super().__init__(task, levels=LEVELS, layout=LAYOUT_ROWS, offset=0, padded=padded, always_fine=True)
+        self.fine_padded = fine_width(len(task.frame.centre))
+
+    def codes(
+        self, block: Block, run: Callable[[Callable[[int, int], None], Parts], None]
+    ) -> tuple[npt.NDArray[Any], ...]:
+        """Encode a block (see `codes.RowEncoder.encode`)."""
+        self.encode(block, run)
+        assert self.fine is not None
+        count = block.count
+        heads = self.integers[: count * self.padded].view(np.int8).reshape(count, self.padded)
+        terms, fine_terms = (
+            _outward(source[:, :count]) for source in (self.wide_terms, self.fine.wide_terms)
+        )
+        return heads.copy(), terms, self.fine.codes[:count].copy(), fine_terms
+
+
+def _outward(terms: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Terms as float32; errors, lengths and tails not below what they were."""
+    rounded = terms.astype(np.float32)
+    for term in (1, 2, 4):
+        rounded[term] = np.nextafter(rounded[term], np.float32(np.inf))
+    return rounded
+
+
 def _encode_all(task: Task, *, levels: int, offset: int, padded: int) -> QueryCode:
     """Encode queries a few at a time: their float64 copies take eight times the room of the integers."""
     asked = task.queries
     parts = []
-    for first in range(0, asked.count, _QUERIES_AT_ONCE):
+    for first in range(0, max(asked.count, 1), _QUERIES_AT_ONCE):
         count = min(_QUERIES_AT_ONCE, asked.count - first)
         doubles = np.empty((count, asked.dimension))
         prepare_queries(asked.code, asked.address, asked.stride, first, count, doubles, np.empty(count))

@@ -59,8 +59,8 @@ _CODES_AHEAD = 6
 _AHEAD = 3
 _AHEAD_BYTES = 2048
 
-_MANY = 8
-_MANY_MORE = 64
+_MANY = 4
+_MANY_MORE = 32
 """Candidates, per k and besides, that are worth a pause to measure the likeliest."""
 
 _LEAST = np.float32(-3e38)
@@ -444,6 +444,29 @@ def visit(
     count = _sift(
         integers, scores, first, end, base, terms, factors, bias, threshold, rows, highs, lows, count
     )
+    if threshold == _LEAST and count >= k:
+        # The first rows: their likeliest give a threshold before the others are judged any closer.
+        near = _bring_forward(rows, highs, lows, count, k)
+        widen(query_code, query_address, query.shape[0], query, buffer)
+        threshold = _measure(
+            metric,
+            query,
+            line,
+            code,
+            address,
+            stride,
+            places,
+            row_ids,
+            threshold,
+            rows,
+            highs,
+            near,
+            buffer,
+            distances,
+            ids,
+        )
+        count = _without_first(rows, highs, lows, near, count, threshold)
+        waiting = 0
     if fine_query.shape[0] > 0:
         count = _refine(
             fine_query,
@@ -460,7 +483,7 @@ def visit(
         )
     limit = (rows.shape[0] - RUN) // 2
     many = min(limit, _MANY * k + _MANY_MORE)
-    if count >= k and (last or count > many or threshold == _LEAST):
+    if count >= k and (last or count > many):
         threshold = max(threshold, _reached_by(lows, count, k))
         count = _keep(rows, highs, lows, count, threshold)
         near = _bring_forward(rows, highs, lows, count, k)
