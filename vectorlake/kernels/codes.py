@@ -31,18 +31,18 @@ class RowCodes:
         count: how many slots.
         panels: uint8 [ceil(count / 16), p / 4, 16, 4], integers of the heads plus 52: word after word of 16 rows at a
             time; p is the head's dimension, or all, rounded up to a multiple of 12.
-        terms: float32 [5, slots], the terms of the bound (see `quantize`), not scaled.
+        terms: float64 [5, slots], the terms of the bound (see `quantize`), not scaled.
         fine: int8 [slots, d rounded up to a multiple of 16], integers of all dimensions in -127..127, not rotated.
-        fine_terms: float32 [5, slots], their terms.
+        fine_terms: float64 [5, slots], their terms.
     """
 
     metric: Metric
     frame: Frame
     count: int
     panels: npt.NDArray[np.uint8]
-    terms: npt.NDArray[np.float32]
+    terms: npt.NDArray[np.float64]
     fine: npt.NDArray[np.int8]
-    fine_terms: npt.NDArray[np.float32]
+    fine_terms: npt.NDArray[np.float64]
 
 
 def head_width(frame: Frame) -> int:
@@ -103,7 +103,7 @@ class RowEncoder:
             vectors: [m, d], as stored.
 
         Returns:
-            int8 [m, p] of the heads, float32 [5, m] their terms, int8 [m, width] finer ones, float32 [5, m] their
+            int8 [m, p] of the heads, float64 [5, m] their terms, int8 [m, width] finer ones, float64 [5, m] their
             terms.
 
         Raises:
@@ -120,7 +120,7 @@ class RowEncoder:
             parts.append(self._path.codes(block, _one_by_one))
         if not parts:
             width, fine = self._path.padded, self._path.fine_padded
-            empty = np.empty((TERMS, 0), np.float32)
+            empty = np.empty((TERMS, 0))
             return np.empty((0, width), np.int8), empty, np.empty((0, fine), np.int8), empty
         axes = (0, 1, 0, 1)
         return tuple(

@@ -79,6 +79,7 @@ def choose_head(
     metric: Metric,
     *,
     batch: int | None,
+    kept: int | None = None,
 ) -> npt.NDArray[np.float32]:
     """The directions to put first.
 
@@ -88,6 +89,7 @@ def choose_head(
         centre: float32 [d], of product space.
         metric: the distance.
         batch: how many queries share the rotation of a row; None where rotated rows are kept.
+        kept: how many directions, instead of as many as seem best.
 
     Returns:
         float32 [p, d], orthonormal rows; [0, d] where it is likelier not to pay.
@@ -95,9 +97,16 @@ def choose_head(
     dimension = len(centre)
     none = np.zeros((0, dimension), np.float32)
     moved = _moved(sample, centre, metric, is_query=False)
-    if len(moved) < max(256, 2 * dimension):
+    if kept is None and (len(moved) < max(256, 2 * dimension) or dimension < _LEAST_DIMENSION):
         return none
-    _, directions = np.linalg.eigh(moved.T @ moved)
+    # In double: energies of rows of very different lengths span more than float32 does.
+    energy = (moved.T @ moved).astype(np.float64)
+    if not (np.isfinite(energy).all() and energy.any()):
+        return none
+    try:
+        _, directions = np.linalg.eigh(energy / np.abs(energy).max())
+    except np.linalg.LinAlgError:
+        return none
     rotation = np.ascontiguousarray(directions.T[::-1], np.float32)
     if not np.isfinite(rotation).all():
         return none
@@ -105,7 +114,8 @@ def choose_head(
     asked = _moved(queries, centre, metric, is_query=True)[:_TRIED_QUERIES] @ rotation.T
     if len(asked) == 0:
         return none
-    kept = _cheapest(tried, asked, metric, batch)
+    if kept is None:
+        kept = _cheapest(tried, asked, metric, batch)
     return _mixed(rotation[:kept]) if kept < dimension else none
 
 

@@ -167,7 +167,7 @@ class ExactKnn:
         # One row stands for all: they are read at their places.
         rows = Rows.of(np.broadcast_to(np.zeros((1, dimension), element), (count, dimension)), what="vectors")
         path = best_path(Path.AUTO if self._path is Path.DIRECT else self._path, queries=_FOR_CODES)
-        with self._lock, _Team(self._threads) as team:
+        with self._lock, Team(self._threads) as team:
             search = self._open_path(codes.frame, path)
             groups = _groups(self._queries.count, self._threads, most=search.group)
             for first in range(0, count, search.block_rows):

@@ -234,7 +234,7 @@ class _Encoding:
         """Have the integers of the heads at hand; returns what products lose besides, relative to lengths."""
         raise NotImplementedError
 
-    def _scaled(self, terms: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def _scaled(self, terms: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
         count = terms.shape[1]
         scaled = np.zeros((TERMS, -(-count // PANEL_ROWS) * PANEL_ROWS), np.float32)
         np.divide(terms, self._units(), out=scaled[:, :count], casting="same_kind")
@@ -514,18 +514,8 @@ class CodePath(_Encoding):
         assert self.fine is not None
         count = block.count
         heads = self.integers[: count * self.padded].view(np.int8).reshape(count, self.padded)
-        terms, fine_terms = (
-            _outward(source[:, :count]) for source in (self.wide_terms, self.fine.wide_terms)
-        )
+        terms, fine_terms = (source[:, :count].copy() for source in (self.wide_terms, self.fine.wide_terms))
         return heads.copy(), terms, self.fine.codes[:count].copy(), fine_terms
-
-
-def _outward(terms: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """Terms as float32; errors, lengths and tails not below what they were."""
-    rounded = terms.astype(np.float32)
-    for term in (1, 2, 4):
-        rounded[term] = np.nextafter(rounded[term], np.float32(np.inf))
-    return rounded
 
 
 def _encode_all(task: Task, *, levels: int, offset: int, padded: int) -> QueryCode:
