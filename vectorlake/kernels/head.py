@@ -100,7 +100,8 @@ def choose_head(
     if kept is None and (len(moved) < max(256, 2 * dimension) or dimension < _LEAST_DIMENSION):
         return none
     # In double: energies of rows of very different lengths span more than float32 does.
-    energy = (moved.T @ moved).astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        energy = (moved.T @ moved).astype(np.float64)
     if not (np.isfinite(energy).all() and energy.any()):
         return none
     try:
