@@ -203,6 +203,29 @@ def test_knn_by_vector(run: Run, lake: Path, tmp_path: Path, form: str) -> None:
     ]
 
 
+def test_knn_by_an_index(run: Run, tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).standard_normal((60, 4)).astype("f4")
+    table = vl.connect(tmp_path).create_table(
+        "t", {"id": np.arange(60), "kind": np.arange(60) % 3, "vec": vectors}
+    )
+    table.create_index("vec", "flat", name="ix")
+    asked = ("knn", tmp_path, "t", "--query", json.dumps(vectors[5].tolist()), "-k", 4)
+    plain = lines(run(*asked, "--json"))
+    for more in (("--index", "ix"), ("--mode", "index"), ("--target-recall", 0.9), ("--nprobe", 1)):
+        assert lines(run(*asked, *more, "--json")) == plain
+    assert [row["id"] for row in lines(run(*asked, "--offset", 2, "--json"))][:2] == [
+        row["id"] for row in plain[2:]
+    ]
+    kinds = [row["kind"] for row in lines(run(*asked, "--group-by", "kind", "--mode", "index", "--json"))]
+    assert sorted(kinds) == [0, 1, 2]
+    near = lines(run(*asked, "--max-distance", plain[1]["distance"], "--json"))
+    assert near == plain[:2]
+    assert "index 'ix' (flat)" in run(*asked, "--index", "ix", "--explain").stdout
+    told = json.loads(run(*asked, "--index", "ix", "--explain", "--json").stdout)
+    assert (told["index"], told["queries"], told["milliseconds"]["total"] > 0) == ("ix", 1, True)
+    assert "no index" in run("knn", tmp_path, "t", "--like", 3, "--index", "iy", code=3).stderr
+
+
 def test_knn_like_a_row(run: Run, lake: Path) -> None:
     found = lines(run("knn", lake, "ns.items", "--like", 20, "-k", 2, "--metric", "l2", "--json"))
     assert [hit["row_id"] for hit in found] == [19, 21]
