@@ -13,6 +13,7 @@ import pyarrow as pa
 from vectorlake.kernels import ExactKnn, Metric
 from vectorlake.plan.scan import fields_by_name
 from vectorlake.schema import Field
+from vectorlake.search.certified import coded, nearest_by_codes
 from vectorlake.search.found import Found
 from vectorlake.search.selection import Selection, selected_rows
 from vectorlake.search.vectors import Block, Rows, as_block, blocks_of
@@ -61,7 +62,13 @@ class ExactEngine:
         return self.view.snapshot.num_rows
 
     def nearest(self, k: int, max_distance: float | None) -> Found:
-        """The k nearest rows of each query, as a float64 scan finds them."""
+        """The k nearest rows of each query, as a float64 scan finds them: by codes where a flat index keeps some."""
+        prepared = coded(self.view, self.field, self.metric) if self.selection.all else None
+        if prepared is not None:
+            found, self.rows = nearest_by_codes(
+                prepared, self.queries, k=k, metric=self.metric, threads=self.threads
+            )
+            return found if max_distance is None else found.limited(max_distance)
         found, self.rows = nearest_among(
             self._blocks(), self.queries, k=k, metric=self.metric, threads=self.threads
         )
