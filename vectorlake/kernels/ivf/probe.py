@@ -16,10 +16,7 @@ _HALVINGS = 20
 @inner
 def _early_first(values: Any, places: Any, count: int, early: int) -> None:
     """Bring the `early` smallest of values[:count] to the front."""
-    low, high = smallest_bound(values, count, early)
-    surely = 0
-    for i in range(count):
-        surely += values[i] <= low
+    low, high, surely = smallest_bound(values, count, early, 0)
     ties = early - surely
     place = 0
     for i in range(count):

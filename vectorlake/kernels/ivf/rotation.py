@@ -48,28 +48,22 @@ def rotate(order: Any, factors: Any, across: Any, vector: Any, buffer: Any) -> N
     """Rotate `vector` in place; `buffer` is as long. No rounds leave it as it is."""
     dimension = vector.shape[0]
     rows = across.shape[1]
+    width = dimension // rows
     for round_ in range(order.shape[0]):
         for i in range(dimension):
             buffer[i] = vector[order[round_, i]] * factors[round_, i]
-        width = dimension // rows
         step = _SKIPPED
         while step < width:
             for start in range(0, dimension, 2 * step):
-                low = buffer[start : start + step]
-                high = buffer[start + step : start + 2 * step]
-                for i in range(step):
-                    total = low[i] + high[i]
-                    high[i] = low[i] - high[i]
-                    low[i] = total
+                for first in range(start, start + step, _SKIPPED):
+                    for i in range(first, first + _SKIPPED):
+                        total = buffer[i] + buffer[i + step]
+                        buffer[i + step] = buffer[i] - buffer[i + step]
+                        buffer[i] = total
             step *= 2
-        if rows == 1:
-            vector[:] = buffer
-            continue
         for r in range(rows):
-            target = vector[r * width : (r + 1) * width]
-            target[:] = 0
-            for s in range(rows):
-                weight = across[round_, r, s]
-                source = buffer[s * width : (s + 1) * width]
+            for i in range(width):
+                vector[r * width + i] = across[round_, r, 0] * buffer[i]
+            for s in range(1, rows):
                 for i in range(width):
-                    target[i] += weight * source[i]
+                    vector[r * width + i] += across[round_, r, s] * buffer[s * width + i]

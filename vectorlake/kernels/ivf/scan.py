@@ -100,8 +100,7 @@ def _take(
         slots[count] = first_slot + j
         count += 1
     if count > found.shape[0] - BLOCK:
-        threshold = keep_smallest(found, slots, count, pool)
-        count = pool
+        count, threshold = keep_smallest(found, slots, count, pool, pool // 4)
     return count, threshold
 
 
@@ -312,8 +311,7 @@ def scan(
                 place += size
         for q in range(count):
             if counts[q] > pool:
-                thresholds[q] = keep_smallest(scores[q], slots[q], counts[q], pool)
-                counts[q] = pool
+                counts[q], thresholds[q] = keep_smallest(scores[q], slots[q], counts[q], pool, 0)
     for q in range(count):
         for i in range(pool):
             taken = i < counts[q]
