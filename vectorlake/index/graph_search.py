@@ -12,7 +12,7 @@ from vectorlake.index.graph_build import Team
 from vectorlake.index.protocol import NO_SLOT, Ask, Config, Nominated
 from vectorlake.kernels.distance import METRIC_DOT
 from vectorlake.kernels.graph import beam, query
-from vectorlake.kernels.graph.record import UNUSABLE, Layout
+from vectorlake.kernels.graph.record import DEGREE, UNUSABLE, Layout
 from vectorlake.kernels.metric import Metric
 from vectorlake.kernels.reference import METRIC_CODES
 
@@ -27,6 +27,9 @@ _DISTANCES: Final = 4 << 20
 """How many distances are held at a time when all are measured."""
 _BATCH: Final = 4
 """From this many queries for a thread on, they are searched in lockstep."""
+_WRITABLE: Final = ("C", "W")
+"""Compiled code takes no read-only arrays, though it writes to none of the queries."""
+_NOBODY: Final = np.empty(0, np.int64)
 
 
 class GraphSearcher:
@@ -45,7 +48,7 @@ class GraphSearcher:
         layout = Layout(config.dimension)
         self._check(layout, config.dimension)
         self._code = METRIC_CODES[config.metric]
-        self._metric = config.metric
+        self._factor = 0.5 if config.metric is Metric.COSINE else self._unit**2
         self._slots = len(row_ids)
         at = layout.vector + layout.padded
         squares = np.ascontiguousarray(self._records[:, at + 4 : at + 8]).view(np.float32)[:, 0]
@@ -67,39 +70,40 @@ class GraphSearcher:
 
     def search(self, ask: Ask) -> Nominated:
         count = len(ask.queries)
-        found = np.full((count, ask.pool), NO_SLOT, np.int64)
-        distances = np.full((count, ask.pool), np.inf, np.float32)
-        queries = np.require(ask.queries, np.float32, ["C", "W"])  # compiled code takes no read-only arrays
+        queries = np.require(ask.queries, np.float32, _WRITABLE)
         if self._unit != 1.0:
             queries = queries * np.float32(1 / self._unit)
-        probed = scored = 0
-        passing = self._slots
+        found = np.empty((count, ask.pool), np.int64)
+        distances = np.empty((count, ask.pool), np.float32)
+        passing = self._slots if ask.allowed is None else int(np.bitwise_count(ask.allowed).sum())
+        width = max(ask.effort, ask.pool)
+        widened = width if ask.allowed is None else -(-width * self._slots // max(passing, 1))
+        if ask.effort >= self.largest_effort or passing <= _VISIT * widened:
+            scored = self._scan(queries, np.arange(count), ask, found, distances)
+            return Nominated(found, distances, 0, scored)
+        counts = np.empty((2, count), np.int64)
+        self._beam(queries, ask, widened, found, distances, counts)
+        probed = int(counts[0].sum()) if count != 1 else int(counts[0, 0])
+        scored = probed * DEGREE
         if ask.allowed is not None:
-            passing = int(np.bitwise_count(ask.allowed).sum())
-        if count and passing:
-            width = max(ask.effort, ask.pool)
-            widened = -(-width * self._slots // passing)
-            if ask.effort >= self.largest_effort or passing <= _VISIT * widened:
-                scored = self._scan(queries, np.arange(count), ask, found, distances)
-            else:
-                probed, scored = self._beam(queries, ask, width, widened, found, distances)
-        self._finish(queries, found, distances)
+            astray = np.flatnonzero(counts[1] < _ENOUGH * width)
+            if len(astray):
+                scored += self._scan(queries, astray, ask, found, distances)
         return Nominated(found, distances, probed, scored)
 
     def _beam(
-        self, queries: Floats, ask: Ask, wanted: int, width: int, found: Ints, distances: Floats
-    ) -> tuple[int, int]:
+        self, queries: Floats, ask: Ask, width: int, found: Ints, distances: Floats, counts: Ints
+    ) -> None:
+        """Search the graph; writes slots, distances, and for each query the vertices visited and the slots that passed."""
         count = len(queries)
-        counts = np.zeros((2, count), np.int64)
         allowed = 0 if ask.allowed is None else ask.allowed.ctypes.data
-        nobody = np.empty(0, np.int64)
         threads = min(ask.threads, count)
         lanes = beam.LANES if count >= _BATCH * threads else 1
 
         def part(first: int, end: int) -> None:
             beam.search_beam(
-                *self._graph, queries, nobody, first, end, *self._space, lanes, width, ask.pool, allowed, found,
-                distances, counts[0], counts[1],
+                *self._graph, queries, _NOBODY, first, end, *self._space, lanes, width, ask.pool, allowed, self._factor,
+                found, distances, counts[0], counts[1],
             )  # fmt: skip
 
         if threads < 2:
@@ -107,13 +111,6 @@ class GraphSearcher:
         else:
             with Team(threads) as team:
                 team.run(part, count, max(64, -(-count // (8 * threads))))
-        probed = int(counts[0].sum())
-        scored = probed * 32
-        if ask.allowed is not None:
-            astray = np.flatnonzero(counts[1] < _ENOUGH * wanted)
-            if len(astray):
-                scored += self._scan(queries, astray, ask, found, distances)
-        return probed, scored
 
     def _scan(self, queries: Floats, which: Ints, ask: Ask, found: Ints, distances: Floats) -> int:
         """Measure all slots that may be nominated, for some queries; returns how many were measured."""
@@ -124,6 +121,8 @@ class GraphSearcher:
             ).astype(np.bool_)
         slots = np.flatnonzero(live)
         pool = min(ask.pool, len(slots))
+        found[which] = NO_SLOT
+        distances[which] = np.inf
         if not pool:
             return 0
         step = max(1, _DISTANCES // len(slots))
@@ -144,23 +143,17 @@ class GraphSearcher:
                     measured = np.take_along_axis(measured, best, axis=1)
                 else:
                     best = np.broadcast_to(np.arange(pool), measured.shape)
-                found[some] = NO_SLOT
-                distances[some] = np.inf
-                found[some, :pool] = np.where(np.isfinite(measured), slots[best], NO_SLOT)
+                measured = self._finished(asked, measured)
+                found[some, :pool] = np.where(measured < np.inf, slots[best], NO_SLOT)
                 distances[some, :pool] = measured
         return len(slots) * len(which)
 
-    def _finish(self, queries: Floats, found: Ints, distances: Floats) -> None:
-        """From distances in the graph's space to those of the metric, in place."""
-        if self._metric is Metric.COSINE:
-            distances *= np.float32(0.5)
-        elif self._code == METRIC_DOT:
-            distances -= (queries @ self._centre)[:, None]
-        if self._unit != 1.0:
-            distances *= np.float32(self._unit**2)
-        if not np.isfinite(distances).all():
-            found[~np.isfinite(distances)] = NO_SLOT
-            distances[found == NO_SLOT] = np.inf
+    def _finished(self, queries: Floats, distances: Floats) -> Floats:
+        """From distances in the graph's space to those of the metric."""
+        if self._code == METRIC_DOT:
+            distances = distances - (queries @ self._centre)[:, None]
+        distances = distances * np.float32(self._factor)
+        return np.where(np.isfinite(distances), distances, np.float32(np.inf))
 
     def _check(self, layout: Layout, dimension: int) -> None:
         slots = len(self.row_ids)

@@ -11,17 +11,19 @@ from typing import Any, Final
 import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 
-from vectorlake.kernels.distance import METRIC_DOT, address_of, pointer_to
-from vectorlake.kernels.graph.lanes import code_sums, estimates, move_up
+from vectorlake.kernels.distance import METRIC_DOT, address_of, pointer_to, single_of_bits
+from vectorlake.kernels.graph.lanes import bits_of_single, code_sums, estimates, move_up
 from vectorlake.kernels.graph.query import (
     HEIGHT,
     NUMBERS,
     OFFSET,
+    SHIFT,
     SQUARE,
     STEP_OF,
     allows,
     fill_table,
     measure,
+    product_with,
 )
 from vectorlake.kernels.graph.record import DEGREE, STEP
 from vectorlake.kernels.graph.rotation import prepare
@@ -30,6 +32,8 @@ from vectorlake.kernels.microkernel import prefetch, trailing_zeros
 
 LANES: Final = 4
 """Queries in lockstep."""
+_STARTS: Final = 8
+"""How many of the roots are kept."""
 
 # Places in a lane's integers.
 _QUERY: Final = 0
@@ -38,8 +42,9 @@ _CURSOR: Final = 2
 _FOUND: Final = 3
 _VISITS: Final = 4
 _ALLOWED: Final = 5
+_MET: Final = 6
 _STATE: Final = 8
-_TRAIL: Final = 8
+_TRAIL: Final = 16
 
 _CODE_TERMS: Final = 4 * DEGREE
 
@@ -69,13 +74,13 @@ def distance_bits_of(key: Any) -> Any:
 @inner
 def put(keys: Any, size: int, capacity: int, key: int) -> int:
     """Insert a key into a sorted list, whose last leaves when it is full; returns its place. The key must fit in."""
-    low, high = 0, size
-    while low < high:
-        middle = (low + high) >> 1
-        if keys[middle] < key:
-            low = middle + 1
-        else:
-            high = middle
+    low, left = 0, size
+    while left > 1:
+        half = left >> 1
+        low += half if keys[low + half - 1] < key else 0  # without a branch to mispredict
+        left -= half
+    if left == 1 and keys[low] < key:
+        low += 1
     moved = (size if size < capacity else capacity - 1) - low
     if moved > 0:
         move_up(address_of(keys) + 8 * low, moved)
@@ -92,24 +97,21 @@ def _expand(
     numbers: Any,
     state: Any,
     beam: Any,
+    width: int,
     seen: Any,
+    trail: Any,
     sums: Any,
     values: Any,
 ) -> None:
-    """Put those of 32 neighbours into the beam whose estimate makes it, if they were not visited yet."""
+    """Put those of 32 neighbours into the beam whose estimate makes it, if they have not been in it before."""
     neighbours = carray(pointer_to(codes + 4 * padded, np.int32(0)), (DEGREE,))
     bits = carray(pointer_to(address_of(values), np.int32(0)), (DEGREE,))
-    width = beam.shape[0]
     size = state[_SIZE]
     cursor = state[_CURSOR]
     code_sums(codes, address_of(table), padded // STEP, address_of(sums))
     limit = np.float32(np.inf)
     if size == width:
-        worst = np.empty(1, np.float32)
-        carray(pointer_to(address_of(worst), np.int32(0)), (1,))[0] = np.int32(
-            distance_bits_of(beam[size - 1])
-        )
-        limit = worst[0]
+        limit = single_of_bits(np.uint32(distance_bits_of(beam[size - 1])))
     mask = estimates(
         address_of(sums),
         codes + 4 * padded + _CODE_TERMS,
@@ -123,11 +125,17 @@ def _expand(
         j = trailing_zeros(mask)
         mask &= mask - 1
         slot = np.int64(neighbours[j])
-        if (seen[slot >> 5] >> np.uint32(slot & 31)) & np.uint32(1):
-            continue
         key = key_of(bits[j], slot)
         if size == width and key >= beam[size - 1]:
             continue
+        word = seen[slot >> 5]
+        bit = np.uint32(1) << np.uint32(slot & 31)
+        if word & bit:
+            continue
+        seen[slot >> 5] = word | bit
+        if state[_MET] < trail.shape[0]:
+            trail[state[_MET]] = slot
+        state[_MET] += 1
         place = put(beam, size, width, key)
         size = min(size + 1, width)
         cursor = min(cursor, place)
@@ -136,7 +144,7 @@ def _expand(
 
 
 @inner
-def _next(state: Any, beam: Any, seen: Any) -> Any:
+def _next(state: Any, beam: Any) -> Any:
     """Take the nearest of the beam that was not visited; -1 when all were."""
     cursor = state[_CURSOR]
     size = state[_SIZE]
@@ -144,13 +152,8 @@ def _next(state: Any, beam: Any, seen: Any) -> Any:
         key = beam[cursor]
         if key & 1 == 0:
             beam[cursor] = key | 1
-            slot = slot_of(key)
-            word = seen[slot >> 5]
-            bit = np.uint32(1) << np.uint32(slot & 31)
-            if word & bit == 0:
-                seen[slot >> 5] = word | bit
-                state[_CURSOR] = cursor + 1
-                return slot
+            state[_CURSOR] = cursor + 1
+            return slot_of(key)
         cursor += 1
     state[_CURSOR] = cursor
     return -1
@@ -158,9 +161,7 @@ def _next(state: Any, beam: Any, seen: Any) -> Any:
 
 @inner
 def _offer(best: Any, state: Any, distance: Any, slot: Any) -> None:
-    holder = np.empty(1, np.float32)
-    holder[0] = distance
-    key = key_of(carray(pointer_to(address_of(holder), np.int32(0)), (1,))[0], slot)
+    key = key_of(bits_of_single(np.float32(distance)), slot)
     found = state[_FOUND]
     pool = best.shape[0]
     if found == pool and key >= best[pool - 1]:
@@ -229,13 +230,10 @@ def _visit(
     numbers: Any,
     best: Any,
     state: Any,
-    trail: Any,
 ) -> Any:
     """Measure a vertex and its guests, and offer them; returns the vertex's distance."""
     vector = records + slot * stride + root
     distance = measure(metric, vector + padded, vector, address_of(words), padded, numbers)
-    if state[_VISITS] < trail.shape[0]:
-        trail[state[_VISITS]] = slot
     state[_VISITS] += 1
     if allows(allowed, slot):
         _offer(best, state, distance, slot)
@@ -245,6 +243,20 @@ def _visit(
         at = address_of(words)
         _receive(records, stride, root, padded, metric, guests + 4 * place, allowed, at, numbers, best, state)
     return distance
+
+
+@inner
+def _finish(best: Any, count: int, numbers: Any, factor: Any, slots: Any, distances: Any) -> None:
+    """Write what was found, in the metric's own distances."""
+    for i in range(slots.shape[0]):
+        slots[i] = -1
+        distances[i] = np.inf
+        if i < count:
+            measured = single_of_bits(np.uint32(distance_bits_of(best[i])))
+            distance = (measured - numbers[SHIFT]) * np.float32(factor)
+            if abs(distance) < np.inf:
+                slots[i] = slot_of(best[i])
+                distances[i] = distance
 
 
 @inner
@@ -259,7 +271,7 @@ def _forget(trail: Any, visits: Any, seen: Any) -> None:
 
 @entry(
     "void(int64, int64, int64, int64, int64, int64, int64, float32[:, ::1], int64[::1], int64, int64, float32[::1], "
-    "int8[:, ::1], int64, int64, int64, int64, int64[:, ::1], float32[:, ::1], int64[::1], int64[::1])"
+    "int8[:, ::1], int64, int64, int64, int64, float64, int64[:, ::1], float32[:, ::1], int64[::1], int64[::1])"
 )
 def search_beam(
     records: int,
@@ -279,6 +291,7 @@ def search_beam(
     width: int,
     pool: int,
     allowed: int,
+    factor: float,
     found_slots: Any,
     found_distances: Any,
     visited: Any,
@@ -303,6 +316,7 @@ def search_beam(
         width: of the beam: how many of the nearest by estimate are kept and visited.
         pool: how many of those measured are returned, at least 1.
         allowed: address of the filter's words, or 0.
+        factor: what distances are multiplied by at last.
         found_slots: int64 [n, pool], -1 where none; written.
         found_distances: float32 [n, pool], infinity where none; written.
         visited: int64 [n], vertices visited; written.
@@ -316,38 +330,55 @@ def search_beam(
     states = np.zeros((lanes, _STATE), np.int64)
     beams = np.empty((lanes, width), np.int64)
     bests = np.empty((lanes, pool), np.int64)
-    seen = np.zeros((lanes, (slots + 31) // 32), np.uint32)
+    marks = (slots + 31) // 32
+    seen = np.zeros((lanes, marks), np.uint32)
     trail = np.empty((lanes, _TRAIL * width), np.int32)
     current = np.full(lanes, -1, np.int64)
     rotated = np.empty(padded, np.float32)
     sums = np.empty(DEGREE, np.uint16)
     values = np.empty(DEGREE, np.float32)
+    states_at, beams_at, bests_at = address_of(states), address_of(beams), address_of(bests)
+    tables_at, words_at, numbers_at = address_of(tables), address_of(words), address_of(numbers)
+    seen_at, trail_at = address_of(seen), address_of(trail)
+    sum_of = carray(pointer_to(address_of(sums), np.uint16(0)), (DEGREE,))
+    value_of = carray(pointer_to(address_of(values), np.float32(0)), (DEGREE,))
     following = first
     active = True
     while active:
         active = False
         for lane in range(lanes):
-            state, beam = states[lane], beams[lane]
+            # Views that own nothing: no reference is counted where they are passed on.
+            state = carray(pointer_to(states_at + 8 * _STATE * lane, np.int64(0)), (_STATE,))
+            beam = carray(pointer_to(beams_at + 8 * width * lane, np.int64(0)), (width,))
+            best = carray(pointer_to(bests_at + 8 * pool * lane, np.int64(0)), (pool,))
+            table = carray(pointer_to(tables_at + 4 * padded * lane, np.uint8(0)), (4 * padded,))
+            word = carray(pointer_to(words_at + 2 * padded * lane, np.int16(0)), (padded,))
+            number = carray(pointer_to(numbers_at + 4 * NUMBERS * lane, np.float32(0)), (NUMBERS,))
+            mark = carray(pointer_to(seen_at + 4 * marks * lane, np.uint32(0)), (marks,))
+            past = carray(pointer_to(trail_at + 4 * _TRAIL * width * lane, np.int32(0)), (_TRAIL * width,))
             if current[lane] < 0:
                 if following >= end:
                     continue
                 active = True
                 query = following
                 following += 1
-                numbers[lane, HEIGHT] = 0
+                number[HEIGHT] = 0
+                number[SHIFT] = 0
                 if vertices.shape[0] > 0:
-                    numbers[lane, HEIGHT] = _decode(records + vertices[query] * stride + root, rotated)
+                    number[HEIGHT] = _decode(records + vertices[query] * stride + root, rotated)
                 elif not prepare(metric, queries[query], centre, metric != METRIC_DOT, signs, rotated):
+                    _finish(best, 0, number, factor, found_slots[query], found_distances[query])
                     continue  # nothing is near it
-                fill_table(rotated, tables[lane], words[lane], numbers[lane])
+                elif metric == METRIC_DOT:
+                    number[SHIFT] = product_with(queries[query], centre)
+                fill_table(rotated, table, word, number)
                 state[:] = 0
                 state[_QUERY] = query
-                base = np.float32(0) if metric == METRIC_DOT else numbers[lane, SQUARE]
+                base = np.float32(0) if metric == METRIC_DOT else number[SQUARE]
                 for block in range(root_blocks):
                     at = roots + block * root
-                    _expand(
-                        at, base, padded, tables[lane], numbers[lane], state, beam, seen[lane], sums, values
-                    )
+                    few = min(width, _STARTS)
+                    _expand(at, base, padded, table, number, state, beam, few, mark, past, sum_of, value_of)
             else:
                 active = True
                 record = records + current[lane] * stride
@@ -355,21 +386,16 @@ def search_beam(
                     # Likely the one after this: it comes while this one is worked on.
                     _prefetch(records + slot_of(beam[state[_CURSOR]]) * stride, stride)
                 base = _visit(
-                    records, stride, current[lane], root, padded, guests, metric, allowed, words[lane],
-                    numbers[lane], bests[lane], state, trail[lane],
+                    records, stride, current[lane], root, padded, guests, metric, allowed, word,
+                    number, best, state,
                 )  # fmt: skip
-                _expand(
-                    record, base, padded, tables[lane], numbers[lane], state, beam, seen[lane], sums, values
-                )
-            current[lane] = _next(state, beam, seen[lane])
+                _expand(record, base, padded, table, number, state, beam, width, mark, past, sum_of, value_of)
+            current[lane] = _next(state, beam)
             if current[lane] >= 0:
                 _prefetch(records + current[lane] * stride, stride)
                 continue
             query = state[_QUERY]
             visited[query] = state[_VISITS]
             passed[query] = state[_ALLOWED]
-            _forget(trail[lane], state[_VISITS], seen[lane])
-            bits = carray(pointer_to(address_of(found_distances[query]), np.int32(0)), (pool,))
-            for i in range(state[_FOUND]):
-                found_slots[query, i] = slot_of(bests[lane, i])
-                bits[i] = np.int32(distance_bits_of(bests[lane, i]))
+            _forget(past, state[_MET], mark)
+            _finish(best, state[_FOUND], number, factor, found_slots[query], found_distances[query])

@@ -216,6 +216,96 @@ def query_product_portable(_typing: Any, left: Any, right: Any, dimension: Any) 
     return types.int32(left, right, dimension), _product(_BYTE, _INT16, pairs=False)
 
 
+_SIGNS = [[1.0 if pattern >> bit & 1 else -1.0 for pattern in range(16)] for bit in range(4)]
+_ENTRIES = ir.VectorType(_FLOAT, 16)
+
+
+@intrinsic
+def fill_entries(_typing: Any, values: Any, groups: Any, inverse: Any, out: Any) -> Any:
+    """Write a look-up table: for each group of four elements the sum under each pattern of signs, less the least.
+
+    Args:
+        values: address of float32 [4 groups].
+        groups: how many.
+        inverse: float32, by what sums are multiplied before they are rounded.
+        out: address of uint8 [groups, 16].
+    """
+    return types.void(values, groups, inverse, out), _fill_entries
+
+
+def _fill_entries(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Value:
+    values, groups, inverse, out = arguments
+    factor = _splat(builder, inverse, _ENTRIES)
+    half = ir.Constant(_ENTRIES, [0.5] * 16)
+    magnitude = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(_FLOAT, [_FLOAT]), "llvm.fabs.f32"
+    )
+    with cgutils.for_range(builder, groups, intp=_INT64) as loop:
+        at = builder.add(values, builder.mul(loop.index, ir.Constant(_INT64, 16)))
+        total = None
+        for bit in range(4):
+            value = _load(builder, at, 4 * bit, _FLOAT)
+            signed = builder.fmul(_splat(builder, value, _ENTRIES), ir.Constant(_ENTRIES, _SIGNS[bit]))
+            lifted = builder.fadd(signed, _splat(builder, builder.call(magnitude, [value]), _ENTRIES))
+            total = lifted if total is None else builder.fadd(total, lifted)
+        rounded = builder.fadd(builder.fmul(total, factor), half)
+        entries = builder.trunc(builder.fptosi(rounded, ir.VectorType(_INT32, 16)), _HALF)
+        _store(builder, entries, builder.add(out, builder.mul(loop.index, ir.Constant(_INT64, 16))), 0)
+    return context.get_dummy_value()
+
+
+@intrinsic
+def butterfly(_typing: Any, left: Any, right: Any, count: Any, factor: Any) -> Any:
+    """Replace float32 a and b at two addresses by (a + b) f and (a - b) f; their number is a multiple of 8."""
+    return types.void(left, right, count, factor), _butterfly
+
+
+def _butterfly(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Value:
+    left, right, count, factor = arguments
+    scale = _splat(builder, factor, _FLOATS)
+    with cgutils.for_range_slice(
+        builder, ir.Constant(_INT64, 0), count, ir.Constant(_INT64, 8), intp=_INT64
+    ) as (index, _):
+        offset = builder.mul(index, ir.Constant(_INT64, 4))
+        places = [builder.add(address, offset) for address in (left, right)]
+        a, b = (_load(builder, place, 0, _FLOATS) for place in places)
+        _store(builder, builder.fmul(builder.fadd(a, b), scale), places[0], 0)
+        _store(builder, builder.fmul(builder.fsub(a, b), scale), places[1], 0)
+    return context.get_dummy_value()
+
+
+@intrinsic
+def transform_eights(_typing: Any, values: Any, count: Any) -> Any:
+    """Hadamard transforms of float32 in runs of eight, in place; the number is a multiple of 8."""
+    return types.void(values, count), _transform_eights
+
+
+def _transform_eights(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Value:
+    values, count = arguments
+    undefined = ir.Constant(_FLOATS, ir.Undefined)
+    with cgutils.for_range_slice(
+        builder, ir.Constant(_INT64, 0), count, ir.Constant(_INT64, 8), intp=_INT64
+    ) as (index, _):
+        place = builder.add(values, builder.mul(index, ir.Constant(_INT64, 4)))
+        run = _load(builder, place, 0, _FLOATS)
+        for half in (1, 2, 4):
+            order = ir.Constant(ir.VectorType(_INT32, 8), [i ^ half for i in range(8)])
+            signs = ir.Constant(_FLOATS, [-1.0 if i & half else 1.0 for i in range(8)])
+            run = builder.fadd(builder.shuffle_vector(run, undefined, order), builder.fmul(run, signs))
+        _store(builder, run, place, 0)
+    return context.get_dummy_value()
+
+
+@intrinsic
+def bits_of_single(_typing: Any, value: Any) -> Any:
+    """The 32 bits of a float32."""
+
+    def codegen(_context: Any, builder: Builder, _signature: Any, arguments: Any) -> Value:
+        return builder.bitcast(arguments[0], _INT32)
+
+    return types.int32(value), codegen
+
+
 @intrinsic
 def move_up(_typing: Any, address: Any, count: Any) -> Any:
     """Move 64-bit values one place up."""

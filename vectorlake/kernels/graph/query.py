@@ -8,10 +8,10 @@ import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 
 from vectorlake.kernels.distance import METRIC_DOT, address_of, pointer_to
-from vectorlake.kernels.graph.lanes import query_product
+from vectorlake.kernels.graph.lanes import fill_entries, query_product
 from vectorlake.kernels.graph.record import DEGREE, LEVELS
 from vectorlake.kernels.graph.rotation import prepare
-from vectorlake.kernels.jit import entry, inner
+from vectorlake.kernels.jit import entry, inner, relaxed
 from vectorlake.kernels.microkernel import prefetch
 
 # Places in a query's numbers.
@@ -20,6 +20,7 @@ OFFSET: Final = 1
 SCALE: Final = 2
 SQUARE: Final = 3
 HEIGHT: Final = 4
+SHIFT: Final = 5
 NUMBERS: Final = 8
 
 _TWO = np.float32(2)
@@ -27,48 +28,45 @@ _GROUP: Final = 8
 _AHEAD: Final = 4
 
 
-@inner
-def fill_table(rotated: Any, table: Any, words: Any, numbers: Any) -> None:
-    """Prepare a rotated query: the look-up table of its signed sums, and its elements as 16-bit integers."""
-    padded = rotated.shape[0]
+@relaxed
+def product_with(query: Any, centre: Any) -> Any:
+    """Their inner product: by so much distances are less than without the centre."""
+    total = np.float32(0)
+    for i in range(query.shape[0]):
+        total += query[i] * centre[i]
+    return total
+
+
+@relaxed
+def _extents(rotated: Any) -> Any:
+    """The largest sum of four magnitudes, the largest magnitude, the sum of them, and that of their squares."""
     widest = np.float32(0)
     largest = np.float32(0)
     total = np.float32(0)
     square = np.float32(0)
-    for group in range(padded // 4):
+    for i in range(rotated.shape[0]):
+        size = abs(rotated[i])
+        total += size
+        square += size * size
+        largest = max(largest, size)
+    for group in range(rotated.shape[0] // 4):
         extent = np.float32(0)
-        for i in range(4 * group, 4 * group + 4):
-            size = abs(rotated[i])
-            extent += size
-            square += size * size
-            largest = max(largest, size)
-        total += extent
+        for i in range(4):
+            extent += abs(rotated[4 * group + i])
         widest = max(widest, extent)
+    return widest, largest, total, square
+
+
+@inner
+def fill_table(rotated: Any, table: Any, words: Any, numbers: Any) -> None:
+    """Prepare a rotated query: the look-up table of its signed sums, and its elements as 16-bit integers."""
+    padded = rotated.shape[0]
+    widest, largest, total, square = _extents(rotated)
     numbers[SQUARE] = square
     numbers[OFFSET] = -total
     numbers[STEP_OF] = _TWO * widest / np.float32(LEVELS)
     inverse = np.float32(LEVELS) / (_TWO * widest) if widest > 0 else np.float32(0)
-    sums = np.empty(16, np.float32)
-    for group in range(padded // 4):
-        a, b, c, d = (
-            rotated[4 * group],
-            rotated[4 * group + 1],
-            rotated[4 * group + 2],
-            rotated[4 * group + 3],
-        )
-        shift = abs(a) + abs(b) + abs(c) + abs(d)
-        sums[0] = -a - b
-        sums[1] = a - b
-        sums[2] = b - a
-        sums[3] = a + b
-        for i in range(4):
-            sums[12 + i] = sums[i] + c + d
-            sums[8 + i] = sums[i] - c + d
-            sums[4 + i] = sums[i] + c - d
-        for i in range(4):
-            sums[i] = sums[i] - c - d
-        for i in range(16):
-            table[16 * group + i] = np.uint8(np.int32((sums[i] + shift) * inverse + np.float32(0.5)))
+    fill_entries(address_of(rotated), padded // 4, np.float32(inverse), address_of(table))
     levels = np.float32(min(8191, (2**31 - 1) // (128 * padded) - 1))
     numbers[SCALE] = largest / levels
     inverse = levels / largest if largest > 0 else np.float32(0)

@@ -9,50 +9,50 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+from numba import carray  # type: ignore[attr-defined]
 
-from vectorlake.kernels.distance import METRIC_COSINE
-from vectorlake.kernels.jit import entry, inner
+from vectorlake.kernels.distance import METRIC_COSINE, address_of, pointer_to
+from vectorlake.kernels.graph.lanes import butterfly, transform_eights
+from vectorlake.kernels.jit import entry, inner, relaxed
 
 ROUNDS: Final = 4
 
-
-@inner
-def _transform(values: Any, start: int, size: int) -> None:
-    """Hadamard, in place, without its factor."""
-    half = 1
-    while half < size:
-        for block in range(start, start + size, 2 * half):
-            for i in range(block, block + half):
-                left = values[i]
-                right = values[i + half]
-                values[i] = left + right
-                values[i + half] = left - right
-        half *= 2
+_TURN = np.float32(np.sqrt(0.5))
+_LARGEST: Final = 1e37
 
 
 @inner
 def rotate(values: Any, signs: Any) -> None:
     """Rotate float32 [padded] in place, by int8 signs [rounds, padded]."""
     padded = values.shape[0]
+    at = address_of(values)
     size = 1
     while 2 * size <= padded:
         size *= 2
     norm = np.float32(1.0 / np.sqrt(size))
-    turn = np.float32(np.sqrt(0.5))
     middle = padded // 2
     for r in range(signs.shape[0]):
+        sign = carray(pointer_to(address_of(signs) + r * padded, np.int8(0)), (padded,))
         for i in range(padded):
-            values[i] *= np.float32(signs[r, i])
-        start = 0 if r % 2 == 0 else padded - size
-        _transform(values, start, size)
-        for i in range(start, start + size):
-            values[i] *= norm
+            values[i] *= np.float32(sign[i])
+        start = at if r % 2 == 0 else at + 4 * (padded - size)
+        transform_eights(start, size)
+        half = 8
+        while half < size:
+            factor = norm if 2 * half == size else np.float32(1)
+            for block in range(0, size, 2 * half):
+                butterfly(start + 4 * block, start + 4 * (block + half), half, factor)
+            half *= 2
         if size < padded:
-            for i in range(middle):
-                left = values[i]
-                right = values[i + middle]
-                values[i] = (left + right) * turn
-                values[i + middle] = (left - right) * turn
+            butterfly(at, at + 4 * middle, middle, _TURN)
+
+
+@relaxed
+def _square(vector: Any) -> Any:
+    total = 0.0
+    for i in range(vector.shape[0]):
+        total += np.float64(vector[i]) * np.float64(vector[i])
+    return total
 
 
 @inner
@@ -73,25 +73,19 @@ def prepare(metric: int, vector: Any, centre: Any, shift: bool, signs: Any, out:
     dimension = vector.shape[0]
     factor = 1.0
     if metric == METRIC_COSINE:
-        largest = np.float32(0)
-        for i in range(dimension):
-            largest = max(largest, abs(vector[i]))
-        if not (largest > 0 and largest < np.inf):
+        total = _square(vector)
+        if not (total > 0 and total < np.inf):
             return False
-        total = 0.0
+        factor = 1.0 / np.sqrt(total)
+    if shift:
         for i in range(dimension):
-            part = np.float64(vector[i]) / largest
-            total += part * part
-        factor = 1.0 / (np.float64(largest) * np.sqrt(total))
-    total = 0.0
-    for i in range(dimension):
-        value = np.float32(np.float64(vector[i]) * factor)
-        if shift:
-            value -= centre[i]
-        out[i] = value
-        total += np.float64(value) * np.float64(value)
-    out[dimension:] = 0
-    if not total < 1e37:
+            out[i] = np.float32(np.float64(vector[i]) * factor) - centre[i]
+    else:
+        for i in range(dimension):
+            out[i] = np.float32(np.float64(vector[i]) * factor)
+    for i in range(dimension, out.shape[0]):
+        out[i] = 0
+    if not _square(out) < _LARGEST:
         return False
     rotate(out, signs)
     return True
