@@ -136,6 +136,12 @@ def _expand(
         if state[_MET] < trail.shape[0]:
             trail[state[_MET]] = slot
         state[_MET] += 1
+        if size == width:
+            # Who leaves unvisited may come back: from nearer by its distance is estimated better.
+            leaving = beam[size - 1]
+            if leaving & 1 == 0:
+                gone = slot_of(leaving)
+                seen[gone >> 5] &= ~(np.uint32(1) << np.uint32(gone & 31))
         place = put(beam, size, width, key)
         size = min(size + 1, width)
         cursor = min(cursor, place)

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 
-from vectorlake.kernels.distance import METRIC_DOT, pointer_to
-from vectorlake.kernels.graph.lanes import product
+from vectorlake.kernels.distance import METRIC_DOT, address_of, pointer_to
+from vectorlake.kernels.graph.lanes import positive_bits, product
 from vectorlake.kernels.graph.record import DEGREE, UNUSABLE
-from vectorlake.kernels.jit import entry, inner
+from vectorlake.kernels.jit import entry, inner, relaxed
 
 _TWO = np.float32(2)
 
@@ -126,16 +126,19 @@ def merge_leaf(
         ids: int32 [vertices, list], sorted by distance; -1 where empty.
         distances: float32 beside them, infinity where empty.
     """
+    count = products.shape[1]
+    row = np.empty(count, np.float32)
+    last = ids.shape[1] - 1
     for i in range(first, end):
         vertex = members[i]
-        limit = distances[vertex, -1]
-        for j in range(products.shape[1]):
-            distance = squares[i] + squares[j] - _TWO * products[i, j]
-            if distance < limit and j != i:
-                height = heights[i] - heights[j]
-                distance = max(distance, np.float32(0)) + height * height
-                if distance < limit and merge_candidate(ids[vertex], distances[vertex], members[j], distance):
-                    limit = distances[vertex, -1]
+        for j in range(count):
+            height = heights[i] - heights[j]
+            row[j] = max(squares[i] + squares[j] - _TWO * products[i, j], np.float32(0)) + height * height
+        row[i] = np.inf
+        limit = distances[vertex, last]
+        for j in range(count):
+            if row[j] < limit and merge_candidate(ids[vertex], distances[vertex], members[j], row[j]):
+                limit = distances[vertex, last]
 
 
 @inner
@@ -339,13 +342,34 @@ def reach(linked: Any, starts: Any, reached: Any) -> int:
     return total
 
 
+@relaxed
+def _difference(vector: Any, scale: Any, middle: Any, other: Any) -> Any:
+    """Write vector less middle; returns the sum of magnitudes, that of squares, and middle's under the signs."""
+    total = np.float32(0)
+    square = np.float32(0)
+    signed = np.float32(0)
+    for i in range(other.shape[0]):
+        difference = np.float32(vector[i]) * scale - middle[i]
+        other[i] = difference
+        total += abs(difference)
+        square += difference * difference
+        signed += middle[i] if difference > 0 else -middle[i]
+    return total, square, signed
+
+
 @inner
-def encode_edges(
-    records: int, stride: int, padded: int, metric: int, middle: Any, neighbours: Any, at: int, other: Any
+def _encode_edges(
+    records: int,
+    stride: int,
+    metric: int,
+    middle: Any,
+    neighbours: Any,
+    at: Any,
+    other: Any,
 ) -> None:
     """Write codes, neighbours, constants and slopes at an address, relative to a vector (float32 [padded])."""
-    groups = padded // 4
-    codes = carray(pointer_to(at, np.uint8(0)), (groups, 16))
+    padded = middle.shape[0]
+    codes = carray(pointer_to(at, np.uint8(0)), (padded // 4, 16))
     ids = carray(pointer_to(at + 4 * padded, np.int32(0)), (DEGREE,))
     constants = carray(pointer_to(at + 4 * padded + 4 * DEGREE, np.float32(0)), (DEGREE,))
     slopes = carray(pointer_to(at + 4 * padded + 8 * DEGREE, np.float32(0)), (DEGREE,))
@@ -360,28 +384,16 @@ def encode_edges(
             continue
         source = records + slot * stride + root
         vector = carray(pointer_to(source, np.int8(0)), (padded,))
-        facts = carray(pointer_to(source + padded, np.float32(0)), (2,))
-        total = np.float32(0)
-        square = np.float32(0)
-        signed = np.float32(0)
-        for i in range(padded):
-            difference = np.float32(vector[i]) * facts[0] - middle[i]
-            other[i] = difference
-            size = abs(difference)
-            total += size
-            square += difference * difference
-            signed += middle[i] if difference > 0 else -middle[i]
+        scale = carray(pointer_to(source + padded, np.float32(0)), (1,))[0]
+        total, square, signed = _difference(vector, scale, middle, other)
         shift = 4 * (j >> 4)
         place = j & 15
-        for group in range(groups):
-            bits = 0
-            for i in range(4):
-                if other[4 * group + i] > 0:
-                    bits |= 1 << i
-            codes[group, place] |= np.uint8(bits << shift)
+        for first in range(0, padded, 32):
+            bits = positive_bits(address_of(other) + 4 * first)
+            for group in range(8):
+                codes[first // 4 + group, place] |= np.uint8(((bits >> (4 * group)) & 15) << shift)
         ratio = square / total if total > 0 else np.float32(0)
         if metric == METRIC_DOT:
-            # <query, x> of this vertex is part of the base; the signed sum is of the edge alone.
             constants[j] = 0
             slopes[j] = -ratio
         else:
@@ -403,7 +415,7 @@ def encode_vertices(
         scale = carray(pointer_to(at + root + padded, np.float32(0)), (1,))[0]
         for e in range(padded):
             middle[e] = np.float32(vector[e]) * scale
-        encode_edges(records, stride, padded, metric, middle, neighbours[i], at, other)
+        _encode_edges(records, stride, metric, middle, neighbours[i], at, other)
 
 
 @entry("void(int64, int64, int64, int64, int32[:, ::1], int64)")
@@ -413,4 +425,4 @@ def encode_roots(records: int, stride: int, padded: int, metric: int, slots: Any
     middle = np.zeros(padded, np.float32)
     other = np.empty(padded, np.float32)
     for block in range(slots.shape[0]):
-        encode_edges(records, stride, padded, metric, middle, slots[block], roots + block * root, other)
+        _encode_edges(records, stride, metric, middle, slots[block], roots + block * root, other)

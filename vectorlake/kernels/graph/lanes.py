@@ -297,6 +297,18 @@ def _transform_eights(context: Any, builder: Builder, _signature: Any, arguments
 
 
 @intrinsic
+def positive_bits(_typing: Any, address: Any) -> Any:
+    """Which of 32 float32 are above zero, as the low bits of an int64."""
+
+    def codegen(_context: Any, builder: Builder, _signature: Any, arguments: Any) -> Value:
+        kind = ir.VectorType(_FLOAT, 32)
+        above = builder.fcmp_ordered(">", _load(builder, arguments[0], 0, kind), ir.Constant(kind, None))
+        return builder.zext(builder.bitcast(above, _INT32), _INT64)
+
+    return types.int64(address), codegen
+
+
+@intrinsic
 def bits_of_single(_typing: Any, value: Any) -> Any:
     """The 32 bits of a float32."""
 
