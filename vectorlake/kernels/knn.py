@@ -159,7 +159,8 @@ class ExactKnn:
                 f"the codes are of {codes.metric} in {len(codes.frame.centre)} dimensions, "
                 f"the search is of {self._metric} in {dimension}"
             )
-        ids, where = (np.ascontiguousarray(given, np.int64) for given in (row_ids, places))
+        # Compiled code tells arrays that may be written from those that may not.
+        ids, where = (np.require(given, np.int64, ["C", "W"]) for given in (row_ids, places))
         if ids.shape != (count,) or where.shape != (count,):
             raise InvalidInputError(f"{count} codes came with {ids.shape} row ids and {where.shape} places")
         if count == 0 or self._queries.count == 0:

@@ -136,9 +136,7 @@ class SearchPath(Protocol):
         ...
 
 
-FineArguments: TypeAlias = tuple[
-    npt.NDArray[np.int8], npt.NDArray[np.int8], npt.NDArray[np.float64], npt.NDArray[np.float32]
-]
+FineArguments: TypeAlias = tuple[npt.NDArray[np.int8], int, npt.NDArray[np.float64], npt.NDArray[np.float32]]
 Parts: TypeAlias = Sequence[tuple[int, int]]
 
 
@@ -164,7 +162,12 @@ class Fine:
 
     def arguments(self, first: int, end: int) -> FineArguments:
         """What a search of some queries needs."""
-        return self.queries.integers[first:end], self.codes, self.queries.facts[first:end], self.terms
+        return (
+            self.queries.integers[first:end],
+            self.codes.ctypes.data,
+            self.queries.facts[first:end],
+            self.terms,
+        )
 
 
 class _Encoding:
@@ -226,7 +229,7 @@ class _Encoding:
         self.terms[1] += np.float32(lost) * self.terms[2]
         self.terms[3, : block.count][places[first:end] == 0] = -np.inf
         if self.fine is not None:
-            self.fine.codes = codes.fine[first:end]
+            self.fine.codes = np.ascontiguousarray(codes.fine[first:end])
             self.fine.terms = self._scaled(codes.fine_terms[:, first:end])
             self.fine.terms[3, : block.count][places[first:end] == 0] = -np.inf
 
@@ -355,7 +358,7 @@ class _Encoding:
         if self.fine is not None:
             return self.fine.arguments(first, end)
         nothing = np.empty((end - first, 0), np.int8)
-        return nothing, nothing, np.empty((0, FACTS)), np.empty((TERMS, 0), np.float32)
+        return nothing, 0, np.empty((0, FACTS)), np.empty((TERMS, 0), np.float32)
 
 
 class PanelPath(_Encoding):

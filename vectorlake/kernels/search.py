@@ -14,7 +14,7 @@ from vectorlake.kernels.select import RUN, begin, visit
 
 @entry(
     "void(int64, int64, int64, int64, int64, int64, float64[:, ::1], int64, int64, float32[:, ::1], "
-    "int8[:, ::1], int8[:, ::1], float64[:, ::1], float32[:, ::1], "
+    "int8[:, ::1], int64, float64[:, ::1], float32[:, ::1], "
     "float64, int64, int64, int64, int64, int64[::1], int64[::1], float64[:, ::1], int64[:, ::1], "
     "int64[:, ::1], float32[:, ::1], float32[:, ::1], int64[::1], float32[::1], float64[::1], bool_)"
 )
@@ -30,7 +30,7 @@ def search_panels(
     panels: int,
     terms: Any,
     fine_queries: Any,
-    fine_codes: Any,
+    fine_codes: int,
     fine_facts: Any,
     fine_terms: Any,
     largest: float,
@@ -64,7 +64,7 @@ def search_panels(
         panels: address of the block's integers.
         terms: float32 [5, rows], in units of `largest`; rows is a multiple of PANEL_ROWS.
         fine_queries: int8 [g, width], finer integers of all dimensions; width 0 where the others are of all dimensions.
-        fine_codes: int8 [rows, width], those of the rows.
+        fine_codes: address of int8 [rows, width], those of the rows.
         fine_facts: float64 [g, FACTS], the queries' facts for them; [0, FACTS] if there are none.
         fine_terms: float32 [5, rows], the rows' terms for them.
         largest: the longest row in product space.

@@ -193,7 +193,7 @@ def _sift(
 @inner
 def _refine(
     query: Any,
-    codes: Any,
+    codes: int,
     terms: Any,
     factors: Any,
     base: int,
@@ -206,15 +206,14 @@ def _refine(
 ) -> Any:
     """Judge the candidates from `first` on by finer codes of all dimensions; returns how many are left."""
     width = query.shape[0]
-    ahead = address_of(codes)
     kept = first
     for i in range(first, count):
         if i + _CODES_AHEAD < count:
-            at = ahead + (rows[i + _CODES_AHEAD] - base) * width
+            at = codes + (rows[i + _CODES_AHEAD] - base) * width
             for offset in range(0, width, 64):
                 prefetch(at + offset)
         row = rows[i] - base
-        product = np.float32(multiply_bytes(address_of(query), ahead + row * width, width))
+        product = np.float32(multiply_bytes(address_of(query), codes + row * width, width))
         blur = factors[1] * terms[1, row] + factors[2] * terms[2, row]
         middle = product * factors[0] * terms[0, row] + factors[3] * terms[3, row]
         high = middle + blur
@@ -413,7 +412,7 @@ def visit(
     row_ids: Any,
     terms: Any,
     fine_query: Any,
-    fine_codes: Any,
+    fine_codes: int,
     fine_terms: Any,
     fine_factors: Any,
     line: Any,
