@@ -65,7 +65,7 @@ def chunks(rows: int, centroids: int) -> Iterator[tuple[int, int]]:
 def nearest_centroids(
     rows: npt.NDArray[np.float32], centroids: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """The nearest centroid of each row, the first of equally near ones, and the squared distance to it.
+    """The nearest centroid of each row, in float32 arithmetic, and the squared distance to it.
 
     Args:
         rows: float32 [m, d].
