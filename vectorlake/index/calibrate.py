@@ -7,7 +7,8 @@ Rows of the table stand in for the queries of users. On 100,000 sentence embeddi
 queries, the held-out queries missed 0.8 to 1.25 times as many neighbours as the rows did at the same effort (28 rungs of an
 IVF index, recall 0.77 to 1.0), no more than the spread of a mean over 200 queries. So the mean is told less its standard
 error, and nothing else is added: queries from elsewhere, such as questions that look for answers, may do worse, which
-`Table.evaluate_index` tells when it is given some of them.
+`Table.evaluate_index` tells when it is given some of them. Rows of a graph are found more easily than others, as its edges
+were chosen for them: such a kind says by how much (`row_advantage`), and as much more is taken to be missed.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ def calibrate(
         each = nominated.scored / len(asked) * config.dimension * _CODE
         for pool in pools:
             cost = each + pool * config.dimension * _ROW
-            rungs.append((cost, effort, pool, _recall(ranks, pool + 1, truth)))
+            missed = min(1.0, (1.0 - _recall(ranks, pool + 1, truth)) * kind.row_advantage)
+            rungs.append((cost, effort, pool, 1.0 - missed))
     return _worthwhile(rungs)
 
 

@@ -53,6 +53,7 @@ class GraphKind:
     name = "graph"
     version = 1
     exhaustive = True  # the largest effort measures all rows, whatever edges lead to
+    row_advantage = 3.0  # 2 to 3.6 on sentence embeddings with held-out queries
     metrics = frozenset({Metric.L2, Metric.COSINE, Metric.DOT})
     elements = frozenset({"float16", "float32", "float64", "int8", "uint8"})
 

@@ -178,6 +178,12 @@ class IndexKind(Protocol):
         ...
 
     @property
+    def row_advantage(self) -> float:
+        """How many times as many neighbours are missed for new queries as for rows of the segment itself: 1 where rows
+        have no advantage, more where what was built knows the neighbours of each row (the edges of a graph)."""
+        ...
+
+    @property
     def metrics(self) -> frozenset[Metric]: ...
 
     @property
