@@ -82,7 +82,10 @@ class Config:
 
 @dataclass(frozen=True)
 class Block:
-    """Vectors [m, d] as stored, none null, with their row ids, int64 [m]."""
+    """Vectors [m, d] as stored, none null, with their row ids, int64 [m].
+
+    The vectors of a multivector come one after another, each with the id of its row.
+    """
 
     vectors: npt.NDArray[Any]
     row_ids: npt.NDArray[np.int64]
@@ -116,6 +119,7 @@ class Ask:
         allowed: uint32 [ceil(slots / 32)]; bit i of word w is slot 32 w + i: whether it may be nominated; None for all.
         selectivity: share of the slots that `allowed` lets pass, 1.0 without: a kind may look at more when it is small.
         threads: how many may work.
+        offsets: int64 [n + 1], for multivectors where each query's tokens begin in `queries` [tokens, d]; else None.
     """
 
     queries: npt.NDArray[Any]
@@ -124,6 +128,7 @@ class Ask:
     allowed: npt.NDArray[np.uint32] | None = None
     selectivity: float = 1.0
     threads: int = 1
+    offsets: npt.NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -243,3 +248,8 @@ class IndexKind(Protocol):
     def efforts(self, config: Config, rows: int) -> Sequence[tuple[int, int]]:
         """(effort, pool for k = 10) in ascending cost: the ladder on which recall is measured."""
         ...
+
+
+def takes_several(kind: IndexKind) -> bool:
+    """Whether a kind indexes columns whose rows have several vectors, and only those; it says so by `several = True`."""
+    return bool(getattr(kind, "several", False))

@@ -13,6 +13,7 @@ _BUILT_IN: Final[dict[str, str]] = {
     "flat": "vectorlake.index.flat:FlatKind",
     "ivf": "vectorlake.index.ivf:IvfKind",
     "graph": "vectorlake.index.graph:GraphKind",
+    "tokens": "vectorlake.index.tokens:TokensKind",
 }
 """Loaded when they are first asked for: they bring compiled code."""
 _kinds: Final[dict[str, IndexKind]] = {}

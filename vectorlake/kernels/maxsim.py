@@ -273,7 +273,7 @@ def _panels(
     units: npt.NDArray[np.float32], offsets: npt.NDArray[np.int64]
 ) -> list[tuple[int, int, npt.NDArray[np.float32]]]:
     """Whole queries by groups, their tokens side by side."""
-    from vectorlake.kernels.maxsim_scan import PANEL
+    from vectorlake.kernels.maxsim_products import PANEL
 
     groups = []
     first = 0

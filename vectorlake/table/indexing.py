@@ -424,6 +424,12 @@ def check_supported(kind: IndexKind, field: Field, metric: Metric, element: str)
     Raises:
         InvalidInputError: names the metric or type, and those that it can do.
     """
+    if takes_several(kind) != is_multivector(field.type):
+        one = "multivectors" if is_multivector(field.type) else "vectors"
+        fitting = "tokens" if is_multivector(field.type) else "ivf"
+        raise InvalidInputError(
+            f"an index of kind {kind.name!r} can't hold column {field.name!r} of {one}: use kind={fitting!r}"
+        )
     if metric not in kind.metrics:
         known = listing(sorted(one.value for one in kind.metrics))
         raise InvalidInputError(

@@ -1,0 +1,245 @@
+"""Compiled loops of an index over token vectors: residual codes, centroid interaction, and MaxSim of decoded tokens.
+
+After PLAID (Santhanam, Khattab, Potts and Zaharia, CIKM 2022): a token is its nearest centroid and a residual of a few
+bits an element. Documents that have a token near one of the query's are scored by their centroids alone; the best of
+those by their decoded tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from vectorlake.kernels.distance import address_of
+from vectorlake.kernels.jit import entry, inner
+from vectorlake.kernels.maxsim_products import PANEL, all_products, best_products
+
+
+@entry("void(float32[:, ::1], int32[::1], float32[:, ::1], float32[::1], int64, uint8[:, ::1])")
+def encode_residuals(tokens: Any, places: Any, centroids: Any, cutoffs: Any, bits: int, codes: Any) -> None:
+    """Write the codes of tokens relative to their centroids.
+
+    Args:
+        tokens: float32 [t, d].
+        places: int32 [t], their centroids.
+        centroids: float32 [c, d].
+        cutoffs: float32 [2**bits - 1], ascending: an element's code is how many of them it exceeds.
+        bits: 1, 2, 4 or 8.
+        codes: uint8 [t, ceil(d bits / 8)], the result; an earlier element has lower bits.
+    """
+    each = 8 // bits
+    for token in range(tokens.shape[0]):
+        codes[token, :] = 0
+        for i in range(tokens.shape[1]):
+            residual = tokens[token, i] - centroids[places[token], i]
+            code = np.uint8(0)
+            for cutoff in cutoffs:
+                code += np.uint8(residual > cutoff)
+            codes[token, i // each] |= np.uint8(code << np.uint8(bits * (i % each)))
+
+
+@inner
+def _decode(codes: Any, centroid: Any, table: Any, out: Any) -> None:
+    """A token from its codes; `table` [256, elements a byte] are the residuals that each byte stands for."""
+    each = table.shape[1]
+    whole = centroid.shape[0] // each
+    for i in range(whole):
+        row = table[codes[i]]
+        for j in range(each):
+            out[i * each + j] = centroid[i * each + j] + row[j]
+    for i in range(whole * each, centroid.shape[0]):
+        out[i] = centroid[i] + table[codes[whole], i - whole * each]
+
+
+@inner
+def _probe(table: Any, tokens: int, effort: int, chosen: Any, values: Any, places: Any) -> None:
+    """Mark in `chosen` the `effort` centroids with the largest products for each token."""
+    for token in range(tokens):
+        for i in range(effort):
+            values[token, i] = np.float32(-np.inf)
+    for c in range(table.shape[0]):
+        for token in range(tokens):
+            value = table[c, token]
+            if value <= values[token, 0]:
+                continue
+            # A heap whose root is the smallest.
+            hole = 0
+            while True:
+                child = 2 * hole + 1
+                if child >= effort:
+                    break
+                if child + 1 < effort and values[token, child + 1] < values[token, child]:
+                    child += 1
+                if values[token, child] >= value:
+                    break
+                values[token, hole] = values[token, child]
+                places[token, hole] = places[token, child]
+                hole = child
+            values[token, hole] = value
+            places[token, hole] = c
+    for token in range(tokens):
+        for i in range(effort):
+            if values[token, i] > np.float32(-np.inf):
+                chosen[places[token, i]] = True
+
+
+@inner
+def _interact(table: Any, places: Any, first: int, end: int, tokens: int, best: Any) -> Any:
+    """MaxSim of a document whose tokens are taken for their centroids."""
+    width = best.shape[0]
+    for i in range(width):
+        best[i] = np.float32(-np.inf)
+    for token in range(first, end):
+        row = table[places[token]]
+        for i in range(width):
+            best[i] = row[i] if row[i] > best[i] else best[i]
+    total = np.float32(0)
+    for i in range(tokens):
+        total += best[i]
+    return total
+
+
+@inner
+def _keep(documents: Any, scores: Any, count: int, most: int) -> int:
+    """Move the `most` best of `count` documents to the front, in no order; how many those are."""
+    if count <= most:
+        return count
+    limit = np.partition(-scores[:count], most - 1)[most - 1]
+    better = 0
+    for i in range(count):
+        better += -scores[i] < limit
+    room = most - better  # for those that equal the limit
+    kept = 0
+    for i in range(count):
+        equal = -scores[i] == limit
+        if -scores[i] < limit or (equal and room > 0):
+            room -= equal
+            documents[kept], scores[kept] = documents[i], scores[i]
+            kept += 1
+    return kept
+
+
+@entry(
+    "void(float32[:, :, ::1], int64[::1], int64[::1], float32[:, ::1], float32[:, ::1], int32[::1], uint8[:, ::1], "
+    "int64[::1], int64[::1], int32[::1], uint32[::1], int64, int64, int64, int64, int64, int64[:, ::1], "
+    "float32[:, ::1], int64[:, ::1])"
+)
+def nominate(
+    panels: Any,
+    panel_offsets: Any,
+    counts: Any,
+    centroids: Any,
+    decoded: Any,
+    places: Any,
+    codes: Any,
+    offsets: Any,
+    list_offsets: Any,
+    lists: Any,
+    allowed: Any,
+    effort: int,
+    most: int,
+    pool: int,
+    first: int,
+    end: int,
+    slots: Any,
+    scores: Any,
+    looked: Any,
+) -> None:
+    """Find the documents with the highest estimated MaxSim for queries [first, end).
+
+    Args:
+        panels: float32 [p, d, PANEL], tokens of all queries, each query's in panels of its own.
+        panel_offsets: int64 [n + 1], where each query's begin.
+        counts: int64 [n], how many tokens it has.
+        centroids: float32 [c, d].
+        decoded: float32 [256, elements a byte], the residuals that a byte of a code stands for.
+        places: int32 [t], each token's centroid.
+        codes: uint8 [t, bytes].
+        offsets: int64 [m + 1], where each document's tokens begin.
+        list_offsets: int64 [c + 1], where each centroid's documents begin in `lists`.
+        lists: int32, documents with a token of that centroid.
+        allowed: uint32 [ceil(m / 32)], which documents may be found.
+        effort: centroids probed for each token.
+        most: documents that are scored by their codes, at least `pool`.
+        pool: documents wanted.
+        first: the first query.
+        end: one past the last.
+        slots: int64 [n, pool], the result; it holds -1.
+        scores: float32 [n, pool], their estimated MaxSim.
+        looked: int64 [n, 2], how many centroids were probed, and documents scored.
+    """
+    clusters, dimension = centroids.shape
+    documents = offsets.shape[0] - 1
+    effort = min(effort, clusters)
+    longest = 1
+    for document in range(documents):
+        longest = max(longest, offsets[document + 1] - offsets[document])
+    tokens_of = np.empty((longest, dimension), np.float32)
+    chosen = np.empty(clusters, np.bool_)
+    seen = np.full(documents, -1, np.int64)
+    found = np.empty(documents, np.int64)
+    values = np.empty(documents, np.float32)
+    for q in range(first, end):
+        tokens = counts[q]
+        if tokens == 0:
+            continue
+        mine = panel_offsets[q + 1] - panel_offsets[q]
+        width = mine * PANEL
+        table = np.empty((clusters, width), np.float32)
+        work = np.empty((mine, dimension + 1, PANEL), np.float32)
+        for p in range(mine):
+            work[p, :dimension] = panels[panel_offsets[q] + p]
+            all_products(
+                address_of(work[p]),
+                address_of(centroids),
+                np.int64(4 * dimension),
+                np.int64(clusters),
+                np.int64(dimension),
+                address_of(table) + 4 * PANEL * p,
+                np.int64(4 * width),
+            )
+        chosen[:] = effort >= clusters
+        if effort < clusters:
+            nearest = np.empty((tokens, effort), np.float32)
+            which = np.empty((tokens, effort), np.int64)
+            _probe(table, tokens, effort, chosen, nearest, which)
+        count = 0
+        for c in range(clusters):
+            if not chosen[c]:
+                continue
+            looked[q, 0] += 1
+            for i in range(list_offsets[c], list_offsets[c + 1]):
+                document = np.int64(lists[i])
+                if seen[document] != q:
+                    seen[document] = q
+                    if (allowed[document >> 5] >> np.uint32(document & 31)) & np.uint32(1):
+                        found[count] = document
+                        count += 1
+        looked[q, 1] = count
+        best = np.empty(width, np.float32)
+        for i in range(count):
+            document = found[i]
+            values[i] = _interact(table, places, offsets[document], offsets[document + 1], tokens, best)
+        count = _keep(found, values, count, most)
+        for i in range(count):
+            start = offsets[found[i]]
+            held = offsets[found[i] + 1] - start
+            for j in range(held):
+                _decode(codes[start + j], centroids[places[start + j]], decoded, tokens_of[j])
+            total = np.float32(0)
+            for p in range(mine):
+                best_products(
+                    address_of(work[p]),
+                    address_of(tokens_of),
+                    np.int64(4 * dimension),
+                    np.int64(held),
+                    np.int64(dimension),
+                )
+                for j in range(min(PANEL, tokens - p * PANEL)):
+                    total += work[p, dimension, j]
+            values[i] = total
+        count = _keep(found, values, count, pool)
+        for i in range(count):
+            slots[q, i] = found[i]
+            scores[q, i] = values[i]
