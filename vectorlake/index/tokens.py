@@ -46,9 +46,9 @@ _BITS: Final = (1, 2, 4, 8)
 _TOKENS_A_ROW: Final = 32
 """How many are guessed where only rows are known."""
 _MOST_CENTROIDS: Final = 1 << 16
-_SAMPLE: Final = 24
+_SAMPLE: Final = 12
 """Tokens for each centroid that is learnt."""
-_ITERATIONS: Final = 4
+_ITERATIONS: Final = 3
 _CODED: Final = 10
 """So many documents are scored by their codes for each that is nominated: centroids alone order them roughly."""
 _LARGEST: Final = np.float32(1e15)
@@ -122,14 +122,14 @@ class TokensKind:
         from vectorlake.kernels.ivf.nearest import nearest_centroids
         from vectorlake.kernels.tokens import encode_residuals
 
-        centroids, bits = model[CENTROIDS], config.options["bits"]
+        centroids, bits = np.array(model[CENTROIDS]), config.options["bits"]
         ids, places, codes = [], [], []
         for vectors, row_ids in _pieces(blocks):
             tokens = _units(vectors, config.metric, float(model[SCALE][0]))
             at, _ = nearest_centroids(tokens, centroids)
             at = np.ascontiguousarray(at, np.int32)
             coded = np.empty((len(tokens), -(-config.dimension * bits // 8)), np.uint8)
-            encode_residuals(tokens, at, centroids, model[CUTOFFS], bits, coded)
+            encode_residuals(tokens, at, centroids, np.array(model[CUTOFFS]), bits, coded)
             ids.append(row_ids)
             places.append(at)
             codes.append(coded)
@@ -191,9 +191,18 @@ class TokensSearcher:
         self.row_ids: npt.NDArray[np.int64] = segment[ROW_IDS]
         self._metric = config.metric
         self._scale = float(model[SCALE][0])
-        self._centroids = model[CENTROIDS]
+        self._centroids = np.ascontiguousarray(model[CENTROIDS], np.float32)
         self._decoded = _byte_table(model[LEVELS], config.options["bits"])
-        self._arrays = tuple(segment[name] for name in (PLACES, CODES, OFFSETS, LIST_OFFSETS, LISTS))
+        self._arrays = tuple(
+            np.ascontiguousarray(segment[name], kind)
+            for name, kind in (
+                (PLACES, np.int32),
+                (CODES, np.uint8),
+                (OFFSETS, np.int64),
+                (LIST_OFFSETS, np.int64),
+                (LISTS, np.int32),
+            )
+        )
         self._all = np.full(-(-len(self.row_ids) // 32), 0xFFFFFFFF, np.uint32)
         self._check(config)
 
@@ -232,14 +241,22 @@ class TokensSearcher:
         effort = min(self.largest_effort, int(np.ceil(ask.effort / max(ask.selectivity, 1e-6))))
         allowed = self._all if ask.allowed is None else np.ascontiguousarray(ask.allowed, np.uint32)
 
+        places, codes, offsets, list_offsets, lists = self._arrays
+
         def part(first: int, end: int) -> None:
             nominate(
                 asked.panels,
                 asked.offsets,
                 asked.counts,
-                self._centroids,
+                len(self._centroids),
+                self._centroids.ctypes.data,
                 self._decoded,
-                *self._arrays,
+                places.ctypes.data,
+                codes.ctypes.data,
+                len(self.row_ids),
+                offsets.ctypes.data,
+                list_offsets.ctypes.data,
+                lists.ctypes.data,
                 allowed,
                 effort,
                 max(_CODED * ask.pool, ask.pool),
@@ -256,6 +273,8 @@ class TokensSearcher:
                 step = max(1, -(-count // (4 * team.threads)))
                 team.run(part, [(start, min(start + step, count)) for start in range(0, count, step)])
         estimates = (scores * -asked.factors[:, None]).astype(np.float32)
+        if ask.offsets is None and self._metric is Metric.COSINE:
+            estimates += 1  # of vectors, whose distance this is
         estimates[slots == NO_SLOT] = np.inf
         return Nominated(slots, estimates, probed=int(looked[:, 0].sum()), scored=int(looked[:, 1].sum()))
 
@@ -320,14 +339,14 @@ def _scale_of(sample: npt.NDArray[Any], metric: Metric) -> float:
 
 def _units(vectors: npt.NDArray[Any], metric: Metric, scale: float) -> npt.NDArray[np.float32]:
     """Token vectors as float32 in units of the model: under cosine of length one."""
-    wide = vectors.astype(np.float64 if vectors.dtype.itemsize == 8 else np.float32)
+    wide: npt.NDArray[Any] = vectors.astype(np.float64 if vectors.dtype.itemsize == 8 else np.float32)
     if metric is Metric.COSINE:
-        lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide, dtype=np.float64))
+        lengths = np.linalg.norm(wide.astype(np.float64), axis=1)
         divisor: Any = np.where(lengths > 0, lengths, 1.0)[:, None]
     else:
         divisor = scale
     with np.errstate(over="ignore", invalid="ignore"):
-        units = np.nan_to_num(wide / divisor, nan=0.0, posinf=_LARGEST, neginf=-_LARGEST)
+        units = np.nan_to_num(wide / divisor, nan=0.0, posinf=float(_LARGEST), neginf=-float(_LARGEST))
     return np.ascontiguousarray(np.clip(units, -_LARGEST, _LARGEST), np.float32)
 
 

@@ -50,12 +50,89 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def part(self, first: int, end: int) -> Tokens:
+        """The multivectors [first, end)."""
+        offsets = self.offsets[first : end + 1]
+        low, high = offsets[0], offsets[-1]
+        usable = None if self.usable is None else self.usable[low:high]
+        return Tokens(self.vectors[low:high], offsets - low, usable)
+
     def take(self, wanted: npt.NDArray[np.int64]) -> Tokens:
         """Some of the multivectors, in that order."""
         starts, ends = self.offsets[:-1][wanted], self.offsets[1:][wanted]
         offsets = np.concatenate([[0], np.cumsum(ends - starts)]).astype(np.int64)
         places = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], ends - starts)
         return Tokens(self.vectors[places], offsets, None if self.usable is None else self.usable[places])
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Documents:
+    """Documents that have been looked through: which of their tokens count under a metric, and how long they are.
+
+    Attributes:
+        rows: all tokens.
+        offsets: int64 [m + 1], where each document's begin.
+        usable: bool [tokens].
+        norms: float64 [tokens].
+        row_ids: int64 [m].
+    """
+
+    rows: Rows
+    offsets: npt.NDArray[np.int64]
+    usable: npt.NDArray[np.bool_]
+    norms: npt.NDArray[np.float64]
+    row_ids: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls, tokens: Tokens, row_ids: npt.NDArray[np.int64], metric: Metric, *, threads: int = 1
+    ) -> Documents:
+        """Look through some documents.
+
+        Raises:
+            InvalidInputError: their tokens are no vectors of numbers.
+        """
+        rows = Rows.of(tokens.vectors, what="token vectors")
+        with Team(threads) as team:
+            return _surveyed(
+                tokens, rows, np.ascontiguousarray(row_ids, np.int64), 0, len(tokens), metric, team
+            )
+
+
+def _surveyed(
+    documents: Tokens,
+    rows: Rows,
+    row_ids: npt.NDArray[np.int64],
+    first: int,
+    end: int,
+    metric: Metric,
+    team: Team,
+) -> Documents:
+    from vectorlake.kernels.maxsim_scan import survey
+
+    offsets = np.ascontiguousarray(documents.offsets[first : end + 1], np.int64)
+    low, high = int(offsets[0]), int(offsets[-1])
+    block = Rows(rows.array[low:high], rows.code)
+    usable = np.ones(high - low, np.bool_)
+    if documents.usable is not None:
+        usable = np.ascontiguousarray(documents.usable[low:high], np.bool_).copy()
+    norms = np.empty(high - low)
+
+    def look(start: int, stop: int) -> None:
+        survey(
+            METRIC_CODES[metric],
+            block.code,
+            block.address,
+            block.stride,
+            block.dimension,
+            start,
+            stop,
+            usable,
+            norms,
+        )
+
+    team.run(look, _parts(high - low, team.threads))
+    return Documents(block, offsets - low, usable, norms, row_ids[first:end])
 
 
 def check_maxsim_metric(metric: Metric) -> None:
@@ -128,8 +205,8 @@ class ExactMaxSim:
             return
         with self._lock, Team(self._threads) as team:
             for first, end in self._chunks(documents.offsets):
-                chunk = _Chunk.of(documents, rows, first, end, self._metric, team)
-                self._search(chunk, ids[first:end], team)
+                held = _surveyed(documents, rows, ids, first, end, self._metric, team)
+                self._search(_Chunk.of(held, self._metric, team), team)
 
     def result(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """The best documents among those added so far, best first; more blocks may follow.
@@ -155,9 +232,27 @@ class ExactMaxSim:
             cuts.append(max(start + 1, min(end, start + most)))
         return list(itertools.pairwise(cuts))
 
-    def _search(self, chunk: _Chunk, ids: npt.NDArray[np.int64], team: Team) -> None:
-        from vectorlake.kernels.maxsim_scan import measure
+    def add_chosen(
+        self, documents: Documents, starts: npt.NDArray[np.int64], chosen: npt.NDArray[np.int64]
+    ) -> None:
+        """Offer to each query some documents of its own, none twice.
 
+        Args:
+            documents: made with this search's metric.
+            starts: int64 [n + 1], where those of each query begin in `chosen`.
+            chosen: int64, which of the documents.
+        """
+        asking = np.repeat(np.diff(self._asked.offsets) > 0, np.diff(starts))
+        counts = np.diff(starts) * (np.diff(self._asked.offsets) > 0)
+        with self._lock, Team(self._threads) as team:
+            self._measure(
+                documents,
+                np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+                np.ascontiguousarray(chosen[asking], np.int64),
+                team,
+            )
+
+    def _search(self, chunk: _Chunk, team: Team) -> None:
         asked = self._asked
         if not len(chunk.documents):
             return
@@ -167,6 +262,18 @@ class ExactMaxSim:
             asking = np.diff(asked.offsets) > 0
             starts = np.concatenate([[0], np.cumsum(asking * len(chunk.documents))]).astype(np.int64)
             chosen = np.tile(chunk.documents, int(asking.sum()))
+        self._measure(chunk.held, starts, chosen, team)
+
+    def _measure(
+        self,
+        held: Documents,
+        starts: npt.NDArray[np.int64],
+        chosen: npt.NDArray[np.int64],
+        team: Team,
+    ) -> None:
+        from vectorlake.kernels.maxsim_scan import measure
+
+        asked = self._asked
 
         def part(first: int, end: int) -> None:
             measure(
@@ -174,13 +281,13 @@ class ExactMaxSim:
                 asked.doubles,
                 asked.norms,
                 asked.offsets,
-                chunk.rows.code,
-                chunk.rows.address,
-                chunk.rows.stride,
-                chunk.offsets,
-                chunk.usable,
-                chunk.norms,
-                ids,
+                held.rows.code,
+                held.rows.address,
+                held.rows.stride,
+                held.offsets,
+                held.usable,
+                held.norms,
+                held.row_ids,
                 starts,
                 chosen,
                 first,
@@ -294,10 +401,7 @@ class _Chunk:
     """Documents that are compared at once.
 
     Attributes:
-        rows: all tokens of the block that the chunk is from.
-        offsets: int64 [m + 1], where each of the chunk's documents begins in them.
-        usable: bool, for every token of the block; valid for the chunk's.
-        norms: float64, likewise.
+        held: them.
         documents: int64, the chunk's documents that have a token that counts.
         scale: what float32 tokens are divided by.
         longest: float64, for each of `documents` its longest token, in units of `scale`.
@@ -305,10 +409,7 @@ class _Chunk:
         places: int64 [documents + 1], where each one's begin in `tokens`.
     """
 
-    rows: Rows
-    offsets: npt.NDArray[np.int64]
-    usable: npt.NDArray[np.bool_]
-    norms: npt.NDArray[np.float64]
+    held: Documents
     documents: npt.NDArray[np.int64]
     scale: float
     longest: npt.NDArray[np.float64]
@@ -318,32 +419,10 @@ class _Chunk:
     cosine: bool
 
     @classmethod
-    def of(cls, documents: Tokens, rows: Rows, first: int, end: int, metric: Metric, team: Team) -> _Chunk:
-        from vectorlake.kernels.maxsim_scan import survey, widen_tokens
+    def of(cls, held: Documents, metric: Metric, team: Team) -> _Chunk:
+        from vectorlake.kernels.maxsim_scan import widen_tokens
 
-        offsets = np.ascontiguousarray(documents.offsets[first : end + 1], np.int64)
-        low, high = int(offsets[0]), int(offsets[-1])
-        offsets = offsets - low
-        block = Rows(rows.array[low:high], rows.code)
-        usable = np.ones(high - low, np.bool_)
-        if documents.usable is not None:
-            usable = np.ascontiguousarray(documents.usable[low:high], np.bool_).copy()
-        norms = np.empty(high - low)
-
-        def look(start: int, stop: int) -> None:
-            survey(
-                METRIC_CODES[metric],
-                block.code,
-                block.address,
-                block.stride,
-                block.dimension,
-                start,
-                stop,
-                usable,
-                norms,
-            )
-
-        team.run(look, _parts(high - low, team.threads))
+        block, offsets, usable, norms = held.rows, held.offsets, held.usable, held.norms
         counting = np.flatnonzero(usable)
         before = np.concatenate([[0], np.cumsum(usable)])
         counts = before[offsets[1:]] - before[offsets[:-1]]
@@ -355,7 +434,7 @@ class _Chunk:
         tokens = np.empty((len(counting), block.dimension), np.float32)
         longest = np.ones(len(chosen))
         if not np.isfinite(scale):
-            return cls(block, offsets, usable, norms, chosen, scale, longest, 0.0, tokens, places, cosine)
+            return cls(held, chosen, scale, longest, 0.0, tokens, places, cosine)
         factors = 1.0 / lengths if cosine else np.full(len(counting), 1.0 / scale)
 
         def widen(start: int, stop: int) -> None:
@@ -365,20 +444,22 @@ class _Chunk:
         if not cosine and len(chosen):
             longest = np.maximum.reduceat(lengths, places[:-1]) / scale
         shortest = float(lengths.min(initial=np.inf))
-        return cls(block, offsets, usable, norms, chosen, scale, longest, shortest, tokens, places, cosine)
+        return cls(held, chosen, scale, longest, shortest, tokens, places, cosine)
 
     def bounded_with(self, asked: _Asked) -> bool:
         """Whether the error bound of float32 products holds; else all documents are to be measured."""
         if not asked.groups:
             return False
         with np.errstate(over="ignore"):
-            highest = float(self.norms[self.usable].max(initial=0)) * float(asked.norms.max(initial=0))
+            highest = float(self.held.norms[self.held.usable].max(initial=0)) * float(
+                asked.norms.max(initial=0)
+            )
             highest *= max(1, len(asked.norms))
             if not self.cosine:
                 return self.scale * asked.scale > 1 / _TAME and highest < _TAME
             lowest = self.shortest * float(asked.norms.min(initial=np.inf))
         # Factors of tokens are float32 too.
-        tame = self.shortest > 1e-30 and float(self.norms[self.usable].max(initial=0)) < 1e30
+        tame = self.shortest > 1e-30 and float(self.held.norms[self.held.usable].max(initial=0)) < 1e30
         return tame and lowest > 1 / _TAME and highest < _TAME
 
     def scores(self, asked: _Asked, team: Team) -> npt.NDArray[np.float32]:

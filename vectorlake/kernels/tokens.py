@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba import carray  # type: ignore[attr-defined]
 
-from vectorlake.kernels.distance import address_of
+from vectorlake.kernels.distance import address_of, pointer_to
 from vectorlake.kernels.jit import entry, inner
 from vectorlake.kernels.maxsim_products import PANEL, all_products, best_products
 
@@ -121,21 +122,22 @@ def _keep(documents: Any, scores: Any, count: int, most: int) -> int:
 
 
 @entry(
-    "void(float32[:, :, ::1], int64[::1], int64[::1], float32[:, ::1], float32[:, ::1], int32[::1], uint8[:, ::1], "
-    "int64[::1], int64[::1], int32[::1], uint32[::1], int64, int64, int64, int64, int64, int64[:, ::1], "
-    "float32[:, ::1], int64[:, ::1])"
+    "void(float32[:, :, ::1], int64[::1], int64[::1], int64, int64, float32[:, ::1], int64, int64, int64, int64, int64, "
+    "int64, uint32[::1], int64, int64, int64, int64, int64, int64[:, ::1], float32[:, ::1], int64[:, ::1])"
 )
-def nominate(
+def nominate(  # noqa: C901 - one loop over buffers that are made once
     panels: Any,
     panel_offsets: Any,
     counts: Any,
-    centroids: Any,
+    clusters: int,
+    centroids_at: int,
     decoded: Any,
-    places: Any,
-    codes: Any,
-    offsets: Any,
-    list_offsets: Any,
-    lists: Any,
+    places_at: int,
+    codes_at: int,
+    documents: int,
+    offsets_at: int,
+    list_offsets_at: int,
+    lists_at: int,
     allowed: Any,
     effort: int,
     most: int,
@@ -152,13 +154,15 @@ def nominate(
         panels: float32 [p, d, PANEL], tokens of all queries, each query's in panels of its own.
         panel_offsets: int64 [n + 1], where each query's begin.
         counts: int64 [n], how many tokens it has.
-        centroids: float32 [c, d].
+        clusters: how many centroids there are.
+        centroids_at: address of float32 [c, d]. What is mapped from files is read-only, and comes by address.
         decoded: float32 [256, elements a byte], the residuals that a byte of a code stands for.
-        places: int32 [t], each token's centroid.
-        codes: uint8 [t, bytes].
-        offsets: int64 [m + 1], where each document's tokens begin.
-        list_offsets: int64 [c + 1], where each centroid's documents begin in `lists`.
-        lists: int32, documents with a token of that centroid.
+        places_at: address of int32 [t], each token's centroid.
+        codes_at: address of uint8 [t, bytes].
+        documents: how many there are.
+        offsets_at: address of int64 [m + 1], where each document's tokens begin.
+        list_offsets_at: address of int64 [c + 1], where each centroid's documents begin in the lists.
+        lists_at: address of int32, documents with a token of that centroid.
         allowed: uint32 [ceil(m / 32)], which documents may be found.
         effort: centroids probed for each token.
         most: documents that are scored by their codes, at least `pool`.
@@ -169,8 +173,15 @@ def nominate(
         scores: float32 [n, pool], their estimated MaxSim.
         looked: int64 [n, 2], how many centroids were probed, and documents scored.
     """
-    clusters, dimension = centroids.shape
-    documents = offsets.shape[0] - 1
+    dimension = panels.shape[1]
+    offsets = carray(pointer_to(offsets_at, np.int64(0)), (documents + 1,))
+    tokens_held = offsets[documents]
+    centroids = carray(pointer_to(centroids_at, np.float32(0)), (clusters, dimension))
+    places = carray(pointer_to(places_at, np.int32(0)), (tokens_held,))
+    each = decoded.shape[1]
+    codes = carray(pointer_to(codes_at, np.uint8(0)), (tokens_held, (dimension + each - 1) // each))
+    list_offsets = carray(pointer_to(list_offsets_at, np.int64(0)), (clusters + 1,))
+    lists = carray(pointer_to(lists_at, np.int32(0)), (list_offsets[clusters],))
     effort = min(effort, clusters)
     longest = 1
     for document in range(documents):
@@ -210,7 +221,7 @@ def nominate(
                 continue
             looked[q, 0] += 1
             for i in range(list_offsets[c], list_offsets[c + 1]):
-                document = np.int64(lists[i])
+                document = int(lists[i])
                 if seen[document] != q:
                     seen[document] = q
                     if (allowed[document >> 5] >> np.uint32(document & 31)) & np.uint32(1):
@@ -227,7 +238,7 @@ def nominate(
             held = offsets[found[i] + 1] - start
             for j in range(held):
                 _decode(codes[start + j], centroids[places[start + j]], decoded, tokens_of[j])
-            total = np.float32(0)
+            total: Any = np.float32(0)
             for p in range(mine):
                 best_products(
                     address_of(work[p]),

@@ -25,7 +25,7 @@ from vectorlake.search.plan import Choice, Effort, Facts, Strategy, Wish, choose
 from vectorlake.search.ready import Chosen, Ready, ReadySegment, choose, ready
 from vectorlake.search.refine import Heaps, refine_mapped, refine_read
 from vectorlake.search.selection import Selection, selected_rows
-from vectorlake.search.vectors import blocks_of
+from vectorlake.search.vectors import Rows, blocks_of
 from vectorlake.table.scan import width_of
 
 BATCH: Final = 16_384
@@ -106,8 +106,13 @@ class IndexEngine:
                 self.prepared = ready(self.prepared.view, self.prepared.index, without=damaged)
                 self._chosen = None
 
+    @property
+    def count(self) -> int:
+        """How many queries there are."""
+        return len(self.queries)
+
     def _nearest(self, k: int, max_distance: float | None) -> Found:
-        prepared, count = self.prepared, len(self.queries)
+        prepared, count = self.prepared, self.count
         threads = self._threads or (1 if count <= _FEW else cores())
         now = time.perf_counter_ns()
         if not self._selection.all and self._chosen is None:
@@ -127,9 +132,9 @@ class IndexEngine:
             now = time.perf_counter_ns()
         if self._chosen is not None:
             if self._chosen.uncovered:
-                self._scan(blocks_of(self._chosen.uncovered, prepared.field), k, heaps)
+                self._scan(self._chosen.uncovered, k, heaps)
         elif prepared.coverage.uncovered_rows:
-            self._scan(prepared.uncovered(), k, heaps)
+            self._scan(None, k, heaps)
         now = self.trace.took("scan uncovered rows", now)
         found = heaps.found()
         self.trace.took("sort", now)
@@ -139,11 +144,9 @@ class IndexEngine:
         """How much to look at for a depth of k, and in which way."""
         prepared, chosen = self.prepared, self._chosen
         effort = settle(prepared, self._wish, k)
-        kind = prepared.field.type
-        assert isinstance(kind, FixedListType)
         facts = Facts(
-            queries=len(self.queries),
-            dimension=kind.size,
+            queries=self.count,
+            dimension=prepared.index.dimension,
             row_bytes=width_of(prepared.field.to_storage().type),
             slots=prepared.live,
             segments=len(prepared.segments),
@@ -159,36 +162,52 @@ class IndexEngine:
     def _probe(self, first: int, end: int, effort: Effort, heaps: Heaps, threads: int) -> None:
         segments, chosen = self.prepared.segments, self._chosen
         now = time.perf_counter_ns()
-        ask = Ask(self._asked[first:end], effort.pool, effort.effort, threads=threads)
+        ask = self._ask(first, end, effort, threads)
         asked: list[tuple[ReadySegment, Nominated]] = []
         for index, segment in enumerate(segments):
             asked.append((segment, self._nominate(segment, ask, chosen, index)))
         slots = best_slots([nominated for _, nominated in asked], effort.pool)
         now = self.trace.took("probe", now)
         part = Heaps(heaps.distances[first:end], heaps.row_ids[first:end])
-        whole = first == 0 and end == len(self.queries)
-        matrix = self._matrix if whole else Matrix.of(self._matrix.array[first:end], what="queries")
         for (segment, nominated), nominees in zip(asked, slots, strict=True):
             self.trace.probed += nominated.probed
             self.trace.scored += nominated.scored
-            if segment.vectors is not None:
-                code = element_code(self.prepared.field)
-                refine_mapped(
-                    matrix,
-                    self.metric,
-                    code,
-                    nominees,
-                    segment.vectors.places,
-                    segment.row_ids,
-                    part,
-                    threads,
-                )
-            else:
-                self.trace.read += refine_read(
-                    matrix, self.metric, nominees, segment, self.prepared.field, part, threads
-                )
+            self._measure(first, end, segment, nominees, part, threads)
             self.trace.candidates += int(np.count_nonzero(nominees >= 0))
         self.trace.took("refine", now)
+
+    def _ask(self, first: int, end: int, effort: Effort, threads: int) -> Ask:
+        """What segments are asked for queries [first, end)."""
+        return Ask(self._asked[first:end], effort.pool, effort.effort, threads=threads)
+
+    def _measure(
+        self,
+        first: int,
+        end: int,
+        segment: ReadySegment,
+        nominees: npt.NDArray[np.int64],
+        part: Heaps,
+        threads: int,
+    ) -> None:
+        """Measure what a segment nominated for queries [first, end), and offer it to their heaps."""
+        whole = first == 0 and end == self.count
+        matrix = self._matrix if whole else Matrix.of(self._matrix.array[first:end], what="queries")
+        if segment.vectors is not None:
+            code = element_code(self.prepared.field)
+            refine_mapped(
+                matrix,
+                self.metric,
+                code,
+                nominees,
+                segment.vectors.places,
+                segment.row_ids,
+                part,
+                threads,
+            )
+        else:
+            self.trace.read += refine_read(
+                matrix, self.metric, nominees, segment, self.prepared.field, part, threads
+            )
 
     def _nominate(self, segment: ReadySegment, ask: Ask, chosen: Chosen | None, index: int) -> Nominated:
         if chosen is not None:
@@ -207,8 +226,8 @@ class IndexEngine:
         """Measure all selected rows: for a few queries where they stand, for many in blocks of products."""
         prepared = self.prepared
         mapped = all(segment.vectors is not None for segment in prepared.segments)
-        if not mapped or len(self.queries) > _FEW:
-            self._scan(blocks_of(chosen.rows, prepared.field), k, heaps)
+        if not mapped or self.count > _FEW:
+            self._scan(chosen.rows, k, heaps)
             return
         for segment, words in zip(prepared.segments, chosen.words, strict=True):
             assert segment.vectors is not None
@@ -225,9 +244,12 @@ class IndexEngine:
                 threads=1,
             )
         if chosen.uncovered:
-            self._scan(blocks_of(chosen.uncovered, prepared.field), k, heaps)
+            self._scan(chosen.uncovered, k, heaps)
 
-    def _scan(self, blocks: Any, k: int, heaps: Heaps) -> None:
+    def _scan(self, rows_of: Sequence[Rows] | None, k: int, heaps: Heaps) -> None:
+        """Measure some rows, or without any those that no segment covers."""
+        prepared = self.prepared
+        blocks = prepared.uncovered() if rows_of is None else blocks_of(rows_of, prepared.field)
         found, rows = nearest_among(blocks, self.queries, k=k, metric=self.metric, threads=self._threads)
         self.trace.scanned += rows
         heaps.offer(found)

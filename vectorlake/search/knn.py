@@ -20,6 +20,7 @@ from vectorlake.search.exact import ExactEngine
 from vectorlake.search.found import Found
 from vectorlake.search.indexed import IndexEngine, warn
 from vectorlake.search.multivector import MaxSimEngine
+from vectorlake.search.multivector_index import TokensEngine
 from vectorlake.search.multivector_queries import as_multivectors
 from vectorlake.search.queries import Queries, as_bits, as_queries, refuse_metric
 from vectorlake.search.ready import ready
@@ -138,20 +139,26 @@ def settled(view: View, queries: object, options: Options) -> Settled:
         as_row_ids("exclude", options.exclude),
     )
     engine: Searching
+    prepared = None
+    if target.index is not None:
+        prepared = ready(view, target.index)
+        for fault in prepared.coverage.faults:
+            warn(fault)
     if is_multivector(target.field.type):
         tokens, asked = as_multivectors(queries, target.field)
-        engine = MaxSimEngine(view, target.field, target.metric, tokens, selection, options.threads)
+        if prepared is None:
+            engine = MaxSimEngine(view, target.field, target.metric, tokens, selection, options.threads)
+        else:
+            wish = options.effort.wish(prepared.index)
+            engine = TokensEngine(prepared, tokens, selection, wish, threads=options.threads)
         return Settled(view, target, asked, extent, wanted, engine)
     asked = as_queries(queries, target.field)
     if target.metric is Metric.HAMMING:
         asked = as_bits(asked, target.field)
-    if target.index is None:
+    if prepared is None:
         engine = ExactEngine(view, target.field, target.metric, asked.vectors, selection, options.threads)
     else:
-        prepared = ready(view, target.index)
-        for fault in prepared.coverage.faults:
-            warn(fault)
-        wish = options.effort.wish(target.index)
+        wish = options.effort.wish(prepared.index)
         engine = IndexEngine(prepared, asked.vectors, selection, wish, threads=options.threads)
     return Settled(view, target, asked, extent, wanted, engine)
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from vectorlake.index.protocol import Searcher
 from vectorlake.index.slots import slot_words
 from vectorlake.metadata.index import Index
-from vectorlake.schema import Field
+from vectorlake.schema import Field, is_multivector
 from vectorlake.search.vectors import Addresses, Block, Rows, addresses, blocks_of
 from vectorlake.table.coverage import Coverage, OpenSegment, column_of, coverage
 from vectorlake.table.scan import width_of
@@ -103,7 +103,7 @@ def _ready(view: View, index: Index, without: frozenset[str]) -> Ready:
     )
     width = width_of(field.to_storage().type)
     kept = None
-    if covered.uncovered_rows * width <= _KEPT_BYTES:
+    if covered.uncovered_rows * width <= _KEPT_BYTES and not is_multivector(field.type):
         kept = tuple(joined(blocks_of(covered.uncovered, field)))
     return Ready(view, covered, field, segments, kept)
 
@@ -130,7 +130,9 @@ def _segment(opened: OpenSegment, field: Field) -> ReadySegment:
     row_ids = np.ascontiguousarray(opened.searcher.row_ids, np.int64)
     live = int(np.count_nonzero(opened.live))
     words = None if live == int(np.count_nonzero(row_ids >= 0)) else slot_words(opened.live)
-    vectors = addresses(opened.readers, opened.fragment, opened.position, field) if live else None
+    vectors = None
+    if live and not is_multivector(field.type):
+        vectors = addresses(opened.readers, opened.fragment, opened.position, field)
     return ReadySegment(opened, row_ids, live, words, vectors)
 
 

@@ -12,7 +12,16 @@ import numpy as np
 from vectorlake.errors import ConflictError, InvalidInputError, UnsupportedError
 from vectorlake.ids import NewId
 from vectorlake.index.calibrate import calibrate
-from vectorlake.index.protocol import DEFAULT_MEMORY, ArraySource, Config, Facts, IndexKind, Vectors
+from vectorlake.index.calibrate_tokens import calibrate_tokens
+from vectorlake.index.protocol import (
+    DEFAULT_MEMORY,
+    ArraySource,
+    Config,
+    Facts,
+    IndexKind,
+    Vectors,
+    takes_several,
+)
 from vectorlake.index.registry import kind_for_reading, kind_named
 from vectorlake.kernels.metric import Metric
 from vectorlake.metadata.index import Index, IndexFile, IndexSegment
@@ -257,15 +266,16 @@ class Indexing:
             raise
 
     def _calibrated(self, index: Index, work: Work, vectors: ColumnVectors) -> Index:
-        """The index with its recall measured, on its largest segment; not for multivectors, which are searched otherwise."""
-        if not self._settings.calibrate or vectors.several:
+        """The index with its recall measured, on its largest segment."""
+        if not self._settings.calibrate:
             return index
         largest = max(index.segments, key=lambda segment: segment.rows)
         searcher = opened(self._view, work.kind, work.config, index.model, largest)
         rows: Vectors = vectors if len(index.segments) == 1 else Among(vectors, searcher.row_ids)
         with span("calibrate", kind=index.kind, rows=largest.rows):
             rng = np.random.default_rng(self._settings.seed)
-            found = calibrate(work.kind, work.config, searcher, rows, rng=rng, threads=work.threads)
+            measure = calibrate_tokens if vectors.several else calibrate
+            found = measure(work.kind, work.config, searcher, rows, rng=rng, threads=work.threads)
         return msgspec.structs.replace(index, calibration=found)
 
     def _optimized(self, before: Index, plan: OptimizePlan, written: list[IndexFile]) -> Index:
