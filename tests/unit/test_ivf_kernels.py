@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from vectorlake.kernels.capability import has_avx2
-from vectorlake.kernels.ivf import kmeans
+from vectorlake.kernels.distance import address_of
+from vectorlake.kernels.ivf import fastscan, kmeans
 from vectorlake.kernels.ivf.encode import BY_BITS, BY_BYTES, encode_rows
 from vectorlake.kernels.ivf.kmeans import k_means
 from vectorlake.kernels.ivf.layout import lift_rows, place_rows
@@ -18,6 +19,7 @@ from vectorlake.kernels.ivf.rotation import padded, random_rotation
 from vectorlake.kernels.ivf.scan import LOOK_UPS, scan
 from vectorlake.kernels.ivf.tables import fill_tables
 from vectorlake.kernels.ivf.transform import DEAD, FINE, KEEP_LENGTH, ONE_LENGTH, transform_rows
+from vectorlake.kernels.jit import entry
 from vectorlake.kernels.rows import FLOAT32
 
 NO_WORDS = np.empty(0, np.uint32)
@@ -38,7 +40,6 @@ def scanned(
     tables: npt.NDArray[np.uint8],
     *,
     planes: int,
-    wide: bool,
     fine: bool,
     pool: int,
     allowed: npt.NDArray[np.uint32] = NO_WORDS,
@@ -47,7 +48,6 @@ def scanned(
     count = len(tables)
     estimates, slots = np.empty((count, pool), np.float32), np.empty((count, pool), np.int64)
     scan(
-        int(wide),
         LOOK_UPS,
         int(fine),
         planes,
@@ -83,25 +83,46 @@ def sums_of(
     return (found.sum(axis=3) * weights).sum(axis=2).astype(np.float32)
 
 
-@pytest.mark.parametrize("wide", [True, False])
 @pytest.mark.parametrize(("planes", "fine"), [(1, False), (1, True), (3, True)])
 @pytest.mark.parametrize("rows", [1, 32, 77, 200])
 @pytest.mark.parametrize("queries", [1, 4, 7])
-def test_scanned_sums_are_those_of_numpy(
-    wide: bool, planes: int, fine: bool, rows: int, queries: int
-) -> None:
-    if wide and not has_avx2():
-        pytest.skip("this CPU has no AVX2")
+def test_scanned_sums_are_those_of_numpy(planes: int, fine: bool, rows: int, queries: int) -> None:
     rng = np.random.default_rng(rows + queries)
     pairs = 12
     codes = rng.integers(0, 256, (rows, planes * pairs), np.uint8)
     terms = np.stack([rng.integers(0, 9, rows), rng.integers(1, 4, rows)], axis=1).astype(np.float32)
     tables = rng.integers(0, 128 if fine else 32, (queries, 32 * pairs), np.uint8)
-    estimates, slots = scanned(
-        blocks_of(codes, terms), tables, planes=planes, wide=wide, fine=fine, pool=rows
-    )
+    estimates, slots = scanned(blocks_of(codes, terms), tables, planes=planes, fine=fine, pool=rows)
     assert (slots == np.arange(rows)).all()
     assert (estimates == terms[:, 0] + terms[:, 1] * sums_of(codes, tables, planes)).all()
+
+
+@entry("void(int64, int64, uint8[:, ::1], int64[::1], int64, float32, float32[:, :, ::1])")
+def _add_up(portable: int, fine: int, blocks: Any, tables: Any, pairs: int, factor: Any, sums: Any) -> None:
+    """Two blocks past four queries."""
+    at, stride, table_at, out = address_of(blocks), blocks.shape[1], address_of(tables), address_of(sums)
+    if portable:
+        fastscan.scan_portable(4, 2, at, stride, table_at, pairs, factor, out)
+    elif fine:
+        fastscan.scan_group_fine(at, stride, table_at, pairs, factor, out)
+    else:
+        fastscan.scan_group_coarse(at, stride, table_at, pairs, factor, out)
+
+
+@pytest.mark.skipif(not has_avx2(), reason="this CPU has no AVX2")
+@pytest.mark.parametrize("fine", [0, 1])
+def test_portable_sums_are_those_of_avx2(fine: int) -> None:
+    rng = np.random.default_rng(11)
+    pairs = 20
+    blocks = rng.integers(0, 256, (2, pairs * 32), np.uint8)
+    tables = [rng.integers(0, 128 if fine else 32, 32 * pairs, np.uint8) for _ in range(4)]
+    addresses = np.array([table.ctypes.data for table in tables])
+    before = rng.integers(0, 99, (4, 2, 32)).astype(np.float32)
+    sums = [before.copy(), before.copy()]
+    for portable in (0, 1):
+        _add_up(portable, fine, blocks, addresses, pairs, np.float32(2), sums[portable])
+    assert (sums[0] == sums[1]).all()
+    assert (sums[0] != before).any()
 
 
 def test_only_what_is_allowed_passes_and_the_nearest_of_it() -> None:
@@ -112,9 +133,7 @@ def test_only_what_is_allowed_passes_and_the_nearest_of_it() -> None:
     allowed = rng.random(512) < 0.3
     allowed[64:160] = False
     words = np.packbits(allowed, bitorder="little").view(np.uint32)
-    estimates, slots = scanned(
-        blocks_of(codes, terms), tables, planes=1, wide=has_avx2(), fine=False, pool=20, allowed=words
-    )
+    estimates, slots = scanned(blocks_of(codes, terms), tables, planes=1, fine=False, pool=20, allowed=words)
     assert allowed[slots].all()
     assert (slots < 500).all()
     want = np.sort((terms[:, 0] + sums_of(codes, tables, 1))[:, allowed[:500]], axis=1)[:, :20]

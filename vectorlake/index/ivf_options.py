@@ -51,7 +51,7 @@ def resolve(facts: Facts, options: Mapping[str, Any]) -> Resolved:
             f"nlist is {nlist}, but there are {facts.rows} rows with a vector: "
             f"choose at most {max(facts.rows, 1)} partitions"
         )
-    nlist = settle("nlist", nlist, automatic_nlist(facts.rows), f"about 2 * sqrt({facts.rows} rows)")
+    nlist = settle("nlist", nlist, automatic_nlist(facts.rows), f"about the square root of {facts.rows} rows")
     codes = settle("codes", _codes(facts, options), *_automatic_codes(facts))
     if codes == RABITQ:
         settle(
@@ -83,10 +83,10 @@ def resolve(facts: Facts, options: Mapping[str, Any]) -> Resolved:
 
 
 def automatic_nlist(rows: int) -> int:
-    """Partitions for so many rows: more of them are scanned less of each, but cost more to choose from."""
+    """Partitions for so many rows. More would be scanned more sparingly, but cost more to learn and to choose from."""
     if rows <= _SMALL_SEGMENT:
         return 1
-    wanted = 2 * np.sqrt(rows)
+    wanted = np.sqrt(rows)
     return int(min(max(4, round(wanted / 8) * 8), rows))
 
 

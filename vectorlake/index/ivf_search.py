@@ -13,7 +13,6 @@ from vectorlake.index.ivf_options import FLAT, INT8, PQ
 from vectorlake.index.ivf_segment import BLOCKS, checked_first_blocks
 from vectorlake.index.protocol import ROW_IDS, ArraySource, Ask, Nominated
 from vectorlake.index.team import share
-from vectorlake.kernels.capability import has_avx2
 from vectorlake.kernels.ivf.fastscan import BLOCK, COARSE, FINE
 from vectorlake.kernels.ivf.probe import choose_probes
 from vectorlake.kernels.ivf.scan import LOOK_UPS, scan
@@ -74,7 +73,6 @@ class IvfSearcher:
             self._elements = model.shape.width
             self._style = INT8_CODE if codes == INT8 else _code_of(model.config.element)
         self._as_stored = codes == FLAT
-        self._wide = int(has_avx2())
 
     @property
     def row_ids(self) -> npt.NDArray[np.int64]:
@@ -120,7 +118,6 @@ class IvfSearcher:
             places = np.empty((end - first, pool), np.int64)
             tables, slopes, bases = self._tables(asked[first:end], queries[first:end])
             scan(
-                self._wide,
                 self._style,
                 int(self._fine),
                 model.shape.planes,

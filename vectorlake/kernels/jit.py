@@ -62,6 +62,12 @@ def inner(function: Callable[P, R]) -> Callable[P, R]:
     return compiled
 
 
+def pasted(function: Callable[P, R]) -> Callable[P, R]:
+    """Like `inner`, for what is called in one place: it becomes part of its caller before anything is optimised, once."""
+    compiled: Callable[P, R] = numba.njit(error_model="numpy", inline="always")(function)
+    return compiled
+
+
 def relaxed(function: Callable[P, R]) -> Callable[P, R]:
     """Like `inner`, for sums whose order may vary because their error bound holds for every order."""
     compiled: Callable[P, R] = numba.njit(error_model="numpy", fastmath={"reassoc", "contract", "nsz"})(

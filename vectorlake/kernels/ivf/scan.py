@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 
+from vectorlake.kernels.capability import has_avx2
 from vectorlake.kernels.distance import address_of, as_floats, pointer_to, width_of
 from vectorlake.kernels.ivf.encode import dot
 from vectorlake.kernels.ivf.fastscan import (
@@ -25,17 +26,18 @@ from vectorlake.kernels.ivf.fastscan import (
     scan_portable,
 )
 from vectorlake.kernels.ivf.select import keep_smallest
-from vectorlake.kernels.jit import entry, inner
+from vectorlake.kernels.jit import entry, inner, pasted
 from vectorlake.kernels.microkernel import trailing_zeros
 
 TERMS_BYTES = 2 * 4 * BLOCK
 """A constant and a factor for each row stand at the end of a block."""
 LOOK_UPS = -1
+_WIDE = has_avx2()
+"""Known when the code is compiled, so that what this CPU can't run, or has no need of, is left out."""
 
 
-@inner
+@pasted
 def _add_up(
-    wide: int,
     fine: int,
     queries: int,
     planes: int,
@@ -49,7 +51,7 @@ def _add_up(
     for plane in range(planes):
         at = codes + plane * pairs * BLOCK
         factor = np.float32(2.0 if plane else 0.0)
-        if wide == 0:
+        if not _WIDE:
             scan_portable(queries, TOGETHER, at, stride, tables, pairs, factor, sums)
         elif queries == GROUP:
             if fine:
@@ -62,7 +64,7 @@ def _add_up(
             scan_one_coarse(at, stride, tables, pairs, factor, sums)
 
 
-@inner
+@pasted
 def _multiply(
     style: int, queries: int, part: int, codes: int, tables: int, elements: int, row: Any, sums: Any
 ) -> None:
@@ -104,9 +106,8 @@ def _take(
     return count, threshold
 
 
-@inner
+@pasted
 def _visit(
-    wide: int,
     style: int,
     fine: int,
     planes: int,
@@ -147,7 +148,7 @@ def _visit(
         codes = address + block * block_bytes
         stride = block_bytes if both else 0
         if style == LOOK_UPS:
-            _add_up(wide, fine, queries, planes, codes, stride, tables, pairs, address_of(sums))
+            _add_up(fine, queries, planes, codes, stride, tables, pairs, address_of(sums))
         else:
             for part in range(TOGETHER if both else 1):
                 _multiply(style, queries, part, codes + part * stride, tables, pairs, row, sums)
@@ -179,7 +180,7 @@ def _visit(
                     )
 
 
-@inner
+@pasted
 def _group_by_partition(probes: Any, start: int, stop: int, ends: Any, queries: Any, places: Any) -> None:
     """Sort the probes [start, stop) of all queries by partition, by counting.
 
@@ -204,11 +205,10 @@ def _group_by_partition(probes: Any, start: int, stop: int, ends: Any, queries: 
 
 
 @entry(
-    "void(int64, int64, int64, int64, int64, int64, int64[::1], int64[::1], uint32[::1], uint8[:, ::1], float32[::1], "
+    "void(int64, int64, int64, int64, int64, int64[::1], int64[::1], uint32[::1], uint8[:, ::1], float32[::1], "
     "float32[::1], int32[:, ::1], float32[:, ::1], int64, int64, int64, float32[:, ::1], int64[:, ::1])"
 )
 def scan(
-    wide: int,
     style: int,
     fine: int,
     planes: int,
@@ -231,7 +231,6 @@ def scan(
     """Nominate slots for some queries.
 
     Args:
-        wide: 1 to use AVX2, 0 for portable code.
         style: LOOK_UPS for codes that are looked up in tables, else the element type of codes that are multiplied.
         fine: whether table entries exceed COARSE.
         planes: bit planes of a code, scanned with the same tables; the most significant first.
@@ -283,7 +282,6 @@ def scan(
                     group_shifts[member] = shifts[q, places[place + member]]
                     group_tables[member] = address_of(tables) + q * tables.shape[1]
                 _visit(
-                    wide,
                     style,
                     fine,
                     planes,
