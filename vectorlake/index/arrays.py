@@ -33,6 +33,8 @@ CACHE_BYTES: Final = 256 << 20
 """How much of one remote file is kept in memory."""
 _ALIGN: Final = 64
 _PROBE: Final = b"where values begin"
+_SMALL: Final = 64 << 10
+"""Arrays of a remote file of up to so many bytes come along with whichever is asked for first."""
 _GAP: Final = 64 << 10
 """Ranges with less than this between them are fetched as one: a round trip costs more."""
 
@@ -191,12 +193,22 @@ class ArrayFile:
             if (kept := self._kept.get((name, -1))) is not None:
                 self._kept.move_to_end((name, -1))
                 return kept
-        (data,) = self._get([(info.offset, _nbytes(info))])
-        if (found := f"{_PREFIX}{xxhash.xxh3_64_intdigest(data):016x}") != info.checksum:
-            raise self._damaged(f"array {name!r} has checksum {found}, written with {info.checksum}")
-        array = np.frombuffer(data, np.dtype(info.dtype)).reshape(info.shape)
-        self._keep((name, -1), array)
-        return array
+        return self._fetch(name)
+
+    def _fetch(self, name: str) -> np.ndarray:
+        """An array from the store, and in the same round trip all small ones that are not there yet: they follow soon."""
+        small = [one for one, info in self._file.arrays.items() if _nbytes(info) <= _SMALL and one != name]
+        with self._lock:
+            names = [name, *(one for one in small if (one, -1) not in self._kept)]
+        infos = [self._file.arrays[one] for one in names]
+        fetched: list[np.ndarray] = []
+        blobs = self._get([(info.offset, _nbytes(info)) for info in infos])
+        for one, info, data in zip(names, infos, blobs, strict=True):
+            if (found := f"{_PREFIX}{xxhash.xxh3_64_intdigest(data):016x}") != info.checksum:
+                raise self._damaged(f"array {one!r} has checksum {found}, written with {info.checksum}")
+            fetched.append(np.frombuffer(data, np.dtype(info.dtype)).reshape(info.shape))
+            self._keep((one, -1), fetched[-1])
+        return fetched[0]
 
     def parts(self, name: str, wanted: Sequence[int]) -> list[np.ndarray]:
         bounds = self[name + _CUTS]
