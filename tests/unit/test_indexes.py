@@ -11,13 +11,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pytest
+from plain_kind import PlainKind
 
 import vectorlake as vl
+from vectorlake.index.registry import kind_names, register
 from vectorlake.plan.commit import Delta
 from vectorlake.table.coverage import Coverage, coverage
 from vectorlake.table.table import Table
 
 DIMENSION = 4
+if PlainKind.name not in kind_names():
+    register(PlainKind())
 
 
 def vectors(count: int, seed: int = 0) -> npt.NDArray[np.float32]:
@@ -43,12 +47,12 @@ def table_of(folder: Path | str, count: int = 50, **properties: str) -> Table:
     return table
 
 
-def covered(table: Table, name: str = "vec_flat") -> Coverage:
+def covered(table: Table, name: str = "vec_plain") -> Coverage:
     index = next(index for index in table.snapshot.indexes if index.name == name)
     return coverage(table.view, index)
 
 
-def check(table: Table, name: str = "vec_flat") -> tuple[int, int]:
+def check(table: Table, name: str = "vec_plain") -> tuple[int, int]:
     """(rows covered, rows to be scanned), after comparing them with what the table holds: every live row once, with the
     very value that was indexed."""
     found = covered(table, name)
@@ -61,7 +65,7 @@ def check(table: Table, name: str = "vec_flat") -> tuple[int, int]:
             row_id = int(file.row_ids[slot])
             assert reader.row_ids_at(position).tolist() == [row_id]
             assert not np.isin(position, reader.deleted).any()
-            held = file._vectors[slot]  # type: ignore[attr-defined]
+            held = file.vectors[slot]  # type: ignore[attr-defined]
             assert held.tolist() == there[row_id]["vec"]
             seen.append(row_id)
     for state in found.states:
@@ -79,13 +83,13 @@ def check(table: Table, name: str = "vec_flat") -> tuple[int, int]:
 @pytest.fixture
 def table(tmp_path: Path) -> Table:
     table = table_of(tmp_path)
-    table.create_index("vec", "flat")
+    table.create_index("vec", "plain")
     return table
 
 
 def test_create_covers_all(table: Table) -> None:
     assert check(table) == (50, 0)
-    info = table.describe_index("vec_flat")
+    info = table.describe_index("vec_plain")
     assert (info.rows, info.covered_rows, info.dead_rows, len(info.segments)) == (50, 50, 0, 1)
     assert table.snapshot.operation == "create-index"
     assert table.snapshot.summary["indexed_rows"] == 50
@@ -96,13 +100,13 @@ def test_appended_rows_are_scanned_until_optimized(table: Table) -> None:
     assert check(table) == (50, 5)
     table.optimize_indexes()
     assert check(table) == (55, 0)
-    assert table.at(4).describe_index("vec_flat").uncovered_rows == 5
+    assert table.at(4).describe_index("vec_plain").uncovered_rows == 5
 
 
 def test_deleted_rows_never_show(table: Table) -> None:
     table.delete("id < 20")
     assert check(table) == (30, 0)
-    assert table.describe_index("vec_flat").dead_rows == 20
+    assert table.describe_index("vec_plain").dead_rows == 20
 
 
 def test_updated_rows_are_scanned(table: Table) -> None:
@@ -162,7 +166,7 @@ def test_overwrite_leaves_all_to_be_scanned(table: Table) -> None:
     assert check(table) == (0, 20)
     table.optimize_indexes()
     assert check(table) == (20, 0)
-    assert len(table.describe_index("vec_flat").segments) == 1
+    assert len(table.describe_index("vec_plain").segments) == 1
 
 
 def test_nulls_are_known_and_not_scanned_again(table: Table) -> None:
@@ -179,13 +183,13 @@ def test_nulls_are_known_and_not_scanned_again(table: Table) -> None:
 
 def test_renamed_column(table: Table) -> None:
     table.rename_column("vec", "embedding")
-    assert table.describe_index("vec_flat").column == "embedding"
+    assert table.describe_index("vec_plain").column == "embedding"
     assert covered(table).uncovered_rows == 0
 
 
 def test_memory_store() -> None:
     table = table_of("memory://test-indexes")
-    table.create_index("vec", "flat")
+    table.create_index("vec", "plain")
     table.append(rows(100, 5))
     assert check(table) == (50, 5)
     table.optimize_indexes()
@@ -203,12 +207,12 @@ def test_dropped_column_takes_its_index_along(table: Table) -> None:
 def test_retyped_column_is_refused(tmp_path: Path) -> None:
     table = vl.connect(tmp_path).create_table("a.b", pa.schema([("vec", vl.vector(DIMENSION, "f16"))]))
     table.append({"vec": vectors(20).tolist()})
-    table.create_index("vec", "flat")
-    with pytest.raises(vl.InvalidInputError, match="has index 'vec_flat', which holds its values as vector"):
+    table.create_index("vec", "plain")
+    with pytest.raises(vl.InvalidInputError, match="has index 'vec_plain', which holds its values as vector"):
         table.alter_column("vec", type=vl.vector(DIMENSION, "f32"))
-    table.drop_index("vec_flat")
+    table.drop_index("vec_plain")
     table.alter_column("vec", type=vl.vector(DIMENSION, "f32"))
-    table.create_index("vec", "flat")
+    table.create_index("vec", "plain")
     assert covered(table).uncovered_rows == 0
 
 
@@ -285,7 +289,7 @@ def test_damaged_segment_is_named_scanned_and_repaired(table: Table, tmp_path: P
     else:
         file.unlink()
     table = reopened(table)
-    info = table.describe_index("vec_flat")
+    info = table.describe_index("vec_plain")
     assert len(info.faults) == 1
     assert path in info.faults[0]
     assert check(table)[1] >= 5000
@@ -330,7 +334,7 @@ def test_files_of_indexes_are_listed(table: Table) -> None:
 
 def test_orphans_and_expiry_keep_what_a_version_needs(table: Table) -> None:
     first = table.snapshot.indexes[0].segments[0].file.path
-    table.rebuild_index("vec_flat")
+    table.rebuild_index("vec_plain")
     assert table.collect_orphans(older_than=dt.timedelta(0)) == []
     assert check(table.at(3)) == (50, 0)
     table.expire_snapshots(older_than=None)
@@ -341,10 +345,10 @@ def test_orphans_and_expiry_keep_what_a_version_needs(table: Table) -> None:
 
 
 def test_dropped_index(table: Table) -> None:
-    table.drop_index("vec_flat")
+    table.drop_index("vec_plain")
     assert table.indexes() == []
-    with pytest.raises(vl.NotFoundError, match="no index 'vec_flat'; the indexes are none"):
-        table.drop_index("vec_flat")
+    with pytest.raises(vl.NotFoundError, match="no index 'vec_plain'; the indexes are none"):
+        table.drop_index("vec_plain")
     table.restore(3)
     assert check(table) == (50, 0)
 
@@ -366,7 +370,7 @@ def test_small_segments_are_merged(table: Table) -> None:
 def test_dead_rows_are_left_out(table: Table) -> None:
     table.delete("id < 20")
     table.optimize_indexes()
-    assert table.describe_index("vec_flat").dead_rows == 0
+    assert table.describe_index("vec_plain").dead_rows == 0
     assert table.snapshot.indexes[0].segments[0].rows == 30
     assert check(table) == (30, 0)
     version = table.version
@@ -391,7 +395,7 @@ def test_grown_tables_train_anew(table: Table) -> None:
 def test_segments_of_limited_rows(tmp_path: Path) -> None:
     table = table_of(tmp_path)
     done: list[tuple[int, int]] = []
-    table.create_index("vec", "flat", segment_rows=20, progress=lambda *told: done.append(told))
+    table.create_index("vec", "plain", segment_rows=20, progress=lambda *told: done.append(told))
     assert [segment.rows for segment in table.snapshot.indexes[0].segments] == [20, 20, 10]
     assert done[-1] == (50, 50)
     assert check(table) == (50, 0)
@@ -404,8 +408,8 @@ def test_multivectors_keep_a_row_together(tmp_path: Path) -> None:
     tokens: list[Any] = [vectors(length, length).tolist() for length in lengths]
     tokens[4] = None
     table.append({"id": list(range(6)), "tokens": tokens})
-    table.create_index("tokens", "flat", metric="dot", segment_rows=4)
-    found = covered(table, "tokens_flat")
+    table.create_index("tokens", "plain", metric="dot", segment_rows=4)
+    found = covered(table, "tokens_plain")
     assert (found.covered_rows, found.uncovered_rows) == (6, 0)
     held = [np.unique(segment.searcher.row_ids[segment.live]).tolist() for segment in found.segments]
     assert sorted(row for part in held for row in part) == [0, 2, 3, 5]
@@ -418,7 +422,7 @@ def test_transaction_leaves_its_own_rows_to_be_scanned(table: Table) -> None:
     with table.transaction() as tx:
         tx.append(rows(100, 5))
         tx.upsert(rows(1, 1, vec=vectors(1, 31).tolist()))
-        tx.create_index("vec", "flat", name="other")
+        tx.create_index("vec", "plain", name="other")
         reopened(table).append(rows(200, 3))
     assert check(table, "other") == (49, 9)
     tx = table.transaction()
@@ -430,15 +434,15 @@ def test_transaction_leaves_its_own_rows_to_be_scanned(table: Table) -> None:
 # --- bad input ---------------------------------------------------------------------------------------------------------
 
 BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "kind": ({"kind": "flta"}, vl.InvalidInputError, "unknown index kind 'flta'.*did you mean 'flat'"),
-    "option": ({"kind": "flat", "nlist": 3}, vl.InvalidInputError, "no option 'nlist'"),
-    "metric": ({"kind": "flat", "metric": "cosin"}, vl.InvalidInputError, "did you mean 'cosine'"),
-    "column": ({"column": "vek", "kind": "flat"}, vl.NotFoundError, "vek"),
-    "no vectors": ({"column": "price", "kind": "flat"}, vl.InvalidInputError, "float64, not a vector"),
-    "name": ({"kind": "flat", "name": "a/b"}, vl.InvalidInputError, "name is made of"),
-    "taken": ({"kind": "flat", "name": "vec_flat"}, vl.AlreadyExistsError, "there is an index 'vec_flat'"),
-    "memory": ({"kind": "flat", "memory_limit": 10}, vl.InvalidInputError, "memory_limit must be"),
-    "threads": ({"kind": "flat", "threads": 0}, vl.InvalidInputError, "threads must be"),
+    "kind": ({"kind": "plian"}, vl.InvalidInputError, "unknown index kind 'plian'.*did you mean 'plain'"),
+    "option": ({"kind": "plain", "nlist": 3}, vl.InvalidInputError, "no option 'nlist'"),
+    "metric": ({"kind": "plain", "metric": "cosin"}, vl.InvalidInputError, "did you mean 'cosine'"),
+    "column": ({"column": "vek", "kind": "plain"}, vl.NotFoundError, "vek"),
+    "no vectors": ({"column": "price", "kind": "plain"}, vl.InvalidInputError, "float64, not a vector"),
+    "name": ({"kind": "plain", "name": "a/b"}, vl.InvalidInputError, "name is made of"),
+    "taken": ({"kind": "plain", "name": "vec_plain"}, vl.AlreadyExistsError, "there is an index 'vec_plain'"),
+    "memory": ({"kind": "plain", "memory_limit": 10}, vl.InvalidInputError, "memory_limit must be"),
+    "threads": ({"kind": "plain", "threads": 0}, vl.InvalidInputError, "threads must be"),
 }
 
 
@@ -458,7 +462,7 @@ def test_nothing_to_index(tmp_path: Path, vec: str) -> None:
     if vec == "nulls":
         table.append(rows(0, 3, vec=[None] * 3))
     with pytest.raises(vl.InvalidInputError, match=r"holds no vectors yet|nothing to index"):
-        table.create_index("vec", "flat")
+        table.create_index("vec", "plain")
     assert list(table.store.list("index")) == []
 
 
@@ -467,7 +471,7 @@ def test_nothing_to_index(tmp_path: Path, vec: str) -> None:
 def test_constant_vectors(tmp_path: Path, vec: list[list[float]], metric: str) -> None:
     table = table_of(tmp_path, 0)
     table.append(rows(0, 30, vec=vec))
-    table.create_index("vec", "flat", metric=metric)
+    table.create_index("vec", "plain", metric=metric)
     assert covered(table).uncovered_rows == 0
 
 
@@ -476,11 +480,11 @@ def test_newer_kind_is_scanned_described_and_kept(table: Table) -> None:
     newer = msgspec.structs.replace(index, name="newer", kind_version=9, extra={"more": [1]})
     other = msgspec.structs.replace(index, name="other", kind="learned")
     table.commit(lambda head: Delta("create-index", indexes=(*head.indexes, newer, other)))
-    assert "has version 9 of kind 'flat'" in table.describe_index("newer").faults[0]
+    assert "has version 9 of kind 'plain'" in table.describe_index("newer").faults[0]
     assert "unknown to this release" in table.describe_index("other").faults[0]
     assert table.describe_index("other").uncovered_rows == 50
     with pytest.raises(vl.UnsupportedError, match="upgrade vectorlake"):
         table.optimize_indexes("newer")
     table.append(rows(100, 5))
-    table.optimize_indexes("vec_flat")
+    table.optimize_indexes("vec_plain")
     assert reopened(table).snapshot.indexes[1:] == (newer, other)

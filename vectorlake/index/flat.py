@@ -292,7 +292,8 @@ def _stored(element: str, metric: Metric) -> bool:
 
 def _frame(model: Arrays | ArraySource) -> Frame:
     try:
-        return Frame.of(model[CENTRE], model[ROTATION])
+        # Copied: what lies in a mapped file can't be written to, which compiled code takes for another type.
+        return Frame.of(np.array(model[CENTRE]), np.array(model[ROTATION]))
     except (KeyError, ValueError) as e:
         raise CorruptDataError(f"the model of a flat index is damaged ({e}): rebuild the index") from e
 
