@@ -76,6 +76,17 @@ def test_a_little_of_it_finds_nearly_all() -> None:
     assert recall(told.found, exact) >= 0.85
 
 
+def test_it_is_evaluated_and_explained() -> None:
+    table = indexed()
+    own = table.evaluate_index("tokens_tokens", sample=20, k=5)
+    assert own.sampled
+    assert own.recall >= 0.8
+    assert table.evaluate_index("tokens_tokens", documents(6, 9), k=5, nprobe=16, pool=250).recall == 1.0
+    with pytest.raises(vl.InvalidInputError, match="use knn"):
+        table.searcher("tokens")
+    assert "(tokens)" in str(table.explain_knn(documents(2, 2), "tokens", 3, mode="index"))
+
+
 def recall(found: pa.Table, exact: pa.Table) -> float:
     pairs = [set(zip(t["query"].to_pylist(), t["row_id"].to_pylist(), strict=True)) for t in (found, exact)]
     return len(pairs[0] & pairs[1]) / len(pairs[1])

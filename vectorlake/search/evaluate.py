@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from vectorlake.errors import InvalidInputError
 from vectorlake.kernels import Metric
-from vectorlake.schema import Field
+from vectorlake.kernels.maxsim import Tokens
+from vectorlake.schema import Field, is_multivector
 from vectorlake.search.choice import Effortful, Mode, Target, choose_target, positive
 from vectorlake.search.exact import ExactEngine
 from vectorlake.search.indexed import IndexEngine, warn
+from vectorlake.search.multivector import MaxSimEngine, tokens_of
+from vectorlake.search.multivector_index import TokensEngine
+from vectorlake.search.multivector_queries import as_multivectors
 from vectorlake.search.queries import as_bits, as_queries
 from vectorlake.search.ready import Ready, ready
 from vectorlake.search.selection import Selection
 from vectorlake.search.vectors import Rows, blocks_of
 from vectorlake.table.view import View
 
+Asked: TypeAlias = npt.NDArray[Any] | Tokens
+"""Queries: vectors [n, d], or multivectors."""
 _TIMED = 200
 """So many queries are timed one by one."""
 
@@ -101,8 +107,13 @@ def evaluate(
     for fault in prepared.coverage.faults:
         warn(fault)
     own: npt.NDArray[np.int64] | None = None
+    vectors: Asked
     if queries is None:
-        vectors, own = sampled(view, target.field, positive("sample", sample), np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        draw = sampled_tokens if is_multivector(target.field.type) else sampled
+        vectors, own = draw(view, target.field, positive("sample", sample), rng)
+    elif is_multivector(target.field.type):
+        vectors, _ = as_multivectors(queries, target.field)
     else:
         asked = as_queries(queries, target.field)
         vectors = (as_bits(asked, target.field) if target.metric is Metric.HAMMING else asked).vectors
@@ -112,14 +123,15 @@ def evaluate(
     depth = min(k + (own is not None), max(view.snapshot.num_rows, 1))
 
     truth, exact_seconds = _exactly(view, target, vectors, selection, depth, threads)
-    engine = IndexEngine(prepared, vectors, selection, wish, threads=threads)
-    engine.nearest(depth, None)  # compiles, and pages files in
-    engine = IndexEngine(prepared, vectors, selection, wish, threads=threads)
+    engine_of(prepared, vectors, selection, wish, threads).nearest(
+        depth, None
+    )  # compiles, and pages files in
+    engine = engine_of(prepared, vectors, selection, wish, threads)
     begun = time.perf_counter()
     found = engine.nearest(depth, None).row_ids
     seconds = time.perf_counter() - begun
     singly = [
-        _timed(prepared, vectors[i : i + 1], selection, wish, depth, threads)
+        _timed(prepared, _one(vectors, i), selection, wish, depth, threads)
         for i in range(min(len(vectors), _TIMED))
     ]
     shares = recalls(found, truth, own, k)
@@ -202,23 +214,70 @@ def sampled(
     return np.ascontiguousarray(all_vectors[chosen]), all_ids[chosen]
 
 
+def sampled_tokens(
+    view: View, field: Field, count: int, rng: np.random.Generator
+) -> tuple[Tokens, npt.NDArray[np.int64]]:
+    """Multivectors of some rows and their ids; fewer than asked for where rows have none."""
+    rows, left = [], np.sort(rng.permutation(_live_rows(view))[: 2 * count])
+    for reader in view.readers():
+        live = reader.all_live()
+        mine = left[left < len(live)]
+        if len(mine):
+            rows.append((reader, live[mine]))
+        left = left[left >= len(live)] - len(live)
+    parts: list[npt.NDArray[Any]] = []
+    ids: list[int] = []
+    for tokens, row_ids in tokens_of(rows, field):
+        for at, row_id in enumerate(row_ids.tolist()):
+            one = tokens.part(at, at + 1)
+            held = one.vectors if one.usable is None else one.vectors[one.usable]
+            if len(held) and len(ids) < count and np.isfinite(held).all():
+                parts.append(held)
+                ids.append(row_id)
+    if not parts:
+        return Tokens(np.empty((0, 1), np.float32), np.zeros(1, np.int64)), np.empty(0, np.int64)
+    offsets = np.cumsum([0, *(len(part) for part in parts)]).astype(np.int64)
+    return Tokens(np.concatenate(parts), offsets), np.array(ids, np.int64)
+
+
+def _live_rows(view: View) -> int:
+    return sum(len(reader.all_live()) for reader in view.readers())
+
+
+def engine_of(
+    prepared: Ready, vectors: Asked, selection: Selection, wish: Any, threads: int | None
+) -> IndexEngine:
+    """The engine for an index and some queries."""
+    if isinstance(vectors, Tokens):
+        return TokensEngine(prepared, vectors, selection, wish, threads=threads)
+    return IndexEngine(prepared, vectors, selection, wish, threads=threads)
+
+
+def _one(vectors: Asked, at: int) -> Asked:
+    return vectors.part(at, at + 1) if isinstance(vectors, Tokens) else vectors[at : at + 1]
+
+
 def _exactly(
     view: View,
     target: Target,
-    vectors: npt.NDArray[Any],
+    vectors: Asked,
     selection: Selection,
     depth: int,
     threads: int | None,
 ) -> tuple[npt.NDArray[np.int64], float]:
     begun = time.perf_counter()
-    exact = ExactEngine(view, target.field, target.metric, vectors, selection, threads)
+    exact: ExactEngine | MaxSimEngine
+    if isinstance(vectors, Tokens):
+        exact = MaxSimEngine(view, target.field, target.metric, vectors, selection, threads)
+    else:
+        exact = ExactEngine(view, target.field, target.metric, vectors, selection, threads)
     truth = exact.nearest(depth, None).row_ids
     return truth, time.perf_counter() - begun
 
 
 def _timed(
-    prepared: Ready, query: npt.NDArray[Any], selection: Selection, wish: Any, k: int, threads: int | None
+    prepared: Ready, query: Asked, selection: Selection, wish: Any, k: int, threads: int | None
 ) -> float:
     begun = time.perf_counter()
-    IndexEngine(prepared, query, selection, wish, threads=threads).nearest(k, None)
+    engine_of(prepared, query, selection, wish, threads).nearest(k, None)
     return time.perf_counter() - begun

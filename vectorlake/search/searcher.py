@@ -13,7 +13,7 @@ from vectorlake.kernels import Metric
 from vectorlake.kernels.heap import NO_ROW
 from vectorlake.kernels.reference import METRIC_CODES
 from vectorlake.kernels.refine import METRIC_HAMMING, refine, settle
-from vectorlake.schema import FixedListType
+from vectorlake.schema import FixedListType, is_multivector
 from vectorlake.search.choice import Effortful, Mode, choose_target, positive
 from vectorlake.search.indexed import IndexEngine, element_code, warn
 from vectorlake.search.indexed import settle as settle_effort
@@ -143,6 +143,10 @@ def make_searcher(
     """Plan a search (see `Table.searcher`)."""
     target = choose_target(view.snapshot, column=column, metric=metric, index=index, mode=Mode.INDEX)
     assert target.index is not None
+    if is_multivector(target.field.type):
+        raise InvalidInputError(
+            f"column {target.field.name!r} holds multivectors: a searcher takes single vectors, so use knn()"
+        )
     depth = min(positive("k", k), max(view.snapshot.num_rows, 1))
     prepared = ready(view, target.index)
     for fault in prepared.coverage.faults:
