@@ -15,7 +15,7 @@ from vectorlake.kernels.metric import Metric
 
 _SHARES: Final = (64, 32, 16, 8, 4, 2, 1)
 """Of the partitions, the parts of which calibration probes: one in so many."""
-_POOLS: Final = (40, 80, 160, 320)
+_POOLS: Final = (20, 40, 80, 200)
 
 
 class IvfKind:

@@ -25,6 +25,8 @@ CODES: Final = (RABITQ, PQ, INT8, FLAT)
 MOST_BITS: Final = 8
 _ROWS_PER_CENTROID: Final = 64
 _ITERATIONS: Final = 8
+_FEW_ELEMENTS: Final = 128
+"""One bit for each of so few tells rows apart so badly that twice as many must be refined."""
 _SMALL_SEGMENT: Final = 64
 """Up to so many rows there is one partition."""
 
@@ -54,12 +56,9 @@ def resolve(facts: Facts, options: Mapping[str, Any]) -> Resolved:
     nlist = settle("nlist", nlist, automatic_nlist(facts.rows), f"about the square root of {facts.rows} rows")
     codes = settle("codes", _codes(facts, options), *_automatic_codes(facts))
     if codes == RABITQ:
-        settle(
-            "bits",
-            whole_number(options, "bits", least=1, most=MOST_BITS),
-            1,
-            "1 bit: refining makes up for it",
-        )
+        bits = 2 if facts.dimension <= _FEW_ELEMENTS else 1
+        why = f"{facts.dimension} elements: refining makes up for what a code of {bits} for each loses"
+        settle("bits", whole_number(options, "bits", least=1, most=MOST_BITS), bits, why)
     elif options.get("bits") is not None:
         raise InvalidInputError(f"bits goes with codes 'rabitq', not {codes!r}: leave it out")
     if codes == PQ:
