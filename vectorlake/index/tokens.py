@@ -170,8 +170,10 @@ class TokensKind:
 
     def efforts(self, config: Config, rows: int) -> Sequence[tuple[int, int]]:
         centroids = config.options["centroids"]
+        # Where lists are short, fewer of them than this hold nothing to choose from.
+        least = 4 * min(centroids, rows) / max(rows, 1)
         ladder = [(1, 16), (2, 24), (4, 40), (8, 80), (32, 160)]
-        return [*((e, p) for e, p in ladder if e < centroids), (centroids, 320)]
+        return [*((e, p) for e, p in ladder if least <= e < centroids), (centroids, 320)]
 
 
 @dataclass(frozen=True)
