@@ -34,6 +34,8 @@ class Found:
 
     def window(self, first: int, end: int) -> Found:
         """The ranks [first, end)."""
+        if first == 0 and end >= self.row_ids.shape[1]:
+            return self
         return Found(
             self.row_ids[:, first:end],
             self.distances[:, first:end],

@@ -34,6 +34,9 @@ _FEW: Final = 4
 """So many queries are searched by one thread, where nobody says."""
 
 
+_PROBE: Final = Choice(Strategy.PROBE, {})
+
+
 @dataclass
 class Trace:
     """What one search did: counts, and nanoseconds by stage."""
@@ -144,13 +147,16 @@ class IndexEngine:
         """How much to look at for a depth of k, and in which way."""
         prepared, chosen = self.prepared, self._chosen
         effort = settle(prepared, self._wish, k)
+        if chosen is None:
+            self.effort, self.choice = effort, _PROBE
+            return effort, _PROBE
         facts = Facts(
             queries=self.count,
             dimension=prepared.index.dimension,
             row_bytes=width_of(prepared.field.to_storage().type),
             slots=prepared.live,
             segments=len(prepared.segments),
-            survivors=None if chosen is None else sum(chosen.counts),
+            survivors=sum(chosen.counts),
             effort=effort,
             largest=largest_effort(prepared),
             graph=prepared.index.kind == "graph",
@@ -270,6 +276,9 @@ def warn(fault: str) -> None:
 
 def settle(prepared: Ready, wish: Wish, k: int) -> Effort:
     """How much each segment of an index looks at for k neighbours."""
+    known = prepared.efforts.get((wish, k))
+    if known is not None:
+        return known
     covered = prepared.coverage
     assert covered.kind is not None
     assert covered.config is not None
@@ -277,7 +286,9 @@ def settle(prepared: Ready, wish: Wish, k: int) -> Effort:
     if not prepared.index.calibration:
         rows = max(segment.slots for segment in prepared.segments)
         ladder = covered.kind.efforts(covered.config, rows)
-    return settle_effort(prepared.index, ladder, wish, k=k, largest=largest_effort(prepared))
+    effort = settle_effort(prepared.index, ladder, wish, k=k, largest=largest_effort(prepared))
+    prepared.efforts[(wish, k)] = effort
+    return effort
 
 
 def largest_effort(prepared: Ready) -> int:

@@ -204,7 +204,9 @@ def _result(view: View, positions: np.ndarray, found: Found, wanted: list[Field]
     total = int(counts.sum())
     if total == found.row_ids.size:
         ids, distances = found.row_ids.reshape(-1), found.distances.reshape(-1)
-        ranks = np.tile(np.arange(first, first + width, dtype=np.int32), len(counts))
+        ranks = np.arange(first, first + width, dtype=np.int32)
+        if len(counts) > 1:
+            ranks = np.tile(ranks, len(counts))
     else:
         there = np.arange(width)[None, :] < counts[:, None]
         ids, distances = found.row_ids[there], found.distances[there]

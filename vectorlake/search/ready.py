@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Final
 
 import numpy as np
@@ -13,6 +14,7 @@ from vectorlake.index.protocol import Searcher
 from vectorlake.index.slots import slot_words
 from vectorlake.metadata.index import Index
 from vectorlake.schema import Field, is_multivector
+from vectorlake.search.plan import Effort, Wish
 from vectorlake.search.vectors import Addresses, Block, Rows, addresses, blocks_of
 from vectorlake.table.coverage import Coverage, OpenSegment, column_of, coverage
 from vectorlake.table.scan import width_of
@@ -66,6 +68,8 @@ class Ready:
     field: Field
     segments: tuple[ReadySegment, ...]
     kept: tuple[Block, ...] | None
+    efforts: dict[tuple[Wish, int], Effort] = dataclass_field(default_factory=dict, compare=False, repr=False)
+    """What was settled for a wish and a depth."""
 
     @property
     def index(self) -> Index:
