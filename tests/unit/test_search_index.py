@@ -319,3 +319,25 @@ def test_a_damaged_segment_is_named_and_its_rows_are_scanned(tmp_path: Path) -> 
         assert told.segments == 0
         assert opened.searcher(k=5).search(vectors[0])[0].tolist() == [exact["row_id"].to_pylist()[:5]]
         assert opened.evaluate_index("ix", vectors[:4]).recall == 1.0
+
+
+def test_a_part_found_damaged_while_searching_is_named_and_scanned() -> None:
+    """On a remote store only what is read is checked, so a search may be the first to see it."""
+    rng = np.random.default_rng(2)
+    vectors = rng.standard_normal((2000, DIMENSION)).astype("f4")
+    made = vl.connect("memory://damaged").create_table("t", {"vec": vectors})
+    made.create_index("vec", "ivf", name="ix", nlist=8)
+    file = made.snapshot.indexes[0].segments[0].file
+    data = bytearray(made.store.get(file.path))
+    info = file.arrays["blocks"]
+    for part in range(8):
+        data[info.offset + part * (int(np.prod(info.shape)) // 8) + 5] ^= 1
+    made.store.put(file.path, bytes(data))
+    opened = vl.connect("memory://damaged").table("t")
+    exact = opened.knn(vectors[:6])
+    with pytest.warns(DamagedIndexWarning, match=file.path):
+        assert opened.knn(vectors[:6], index="ix", nprobe=8).equals(exact)
+    with pytest.warns(DamagedIndexWarning, match=file.path):
+        assert opened.searcher(index="ix", nprobe=8).search(vectors[0])[0].tolist() == [
+            exact["row_id"].to_pylist()[:10]
+        ]
