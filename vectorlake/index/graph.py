@@ -44,6 +44,7 @@ _STEP: Final = 8192
 _WIDTH: Final = 100
 _ALPHA: Final = 1.15
 _ROUNDS: Final = 1
+_POOL: Final = 14  # vectors in bytes rank the ten nearest among the first twelve
 _EFFORTS: Final = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 
 
@@ -140,7 +141,7 @@ class GraphKind:
         )
 
     def efforts(self, config: Config, rows: int) -> Sequence[tuple[int, int]]:
-        return [(effort, 20) for effort in _EFFORTS if effort <= max(rows, _EFFORTS[0])]
+        return [(effort, _POOL) for effort in _EFFORTS if effort <= max(rows, _EFFORTS[0])]
 
 
 def _encoded(

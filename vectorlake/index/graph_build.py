@@ -227,19 +227,17 @@ class _Building:
         near = np.full((len(self._records), LIST), -1, np.int32)
         distances = np.full(near.shape, np.inf, np.float32)
         for members in self._leaves(self._vertices, _OVERLAP):
-            vectors = self._decode(members)
-            products = vectors @ vectors.T
+            stored = np.ascontiguousarray(vectors_of(self._records, self._layout)[members])
             self._team.run(
-                partial(self._merge_leaf, members=members, products=products, near=near, distances=distances),
+                partial(self._merge_leaf, stored=stored, members=members, near=near, distances=distances),
                 len(members),
             )
         return near, distances
 
     def _merge_leaf(
-        self, first: int, end: int, *, members: Ints, products: Floats, near: Slots, distances: Floats
+        self, first: int, end: int, *, stored: Bytes, members: Ints, near: Slots, distances: Floats
     ) -> None:
-        facts = self._squares[members], self._heights[members]
-        construct.merge_leaf(products, *facts, members, first, end, near, distances)
+        construct.merge_leaf(stored, members, first, end, near, distances)
 
     def _choose(
         self,

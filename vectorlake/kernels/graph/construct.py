@@ -109,35 +109,40 @@ def merge_candidate(ids: Any, distances: Any, slot: int, distance: Any) -> bool:
     return True
 
 
-@entry(
-    "void(float32[:, ::1], float32[::1], float32[::1], int64[::1], int64, int64, int32[:, ::1], float32[:, ::1])"
-)
-def merge_leaf(
-    products: Any, squares: Any, heights: Any, members: Any, first: int, end: int, ids: Any, distances: Any
-) -> None:
+@entry("void(uint8[:, ::1], int64[::1], int64, int64, int32[:, ::1], float32[:, ::1])")
+def merge_leaf(stored: Any, members: Any, first: int, end: int, ids: Any, distances: Any) -> None:
     """Offer the members of a leaf to the lists of its rows [first, end).
 
     Args:
-        products: float32 [m, m], inner products of the members.
-        squares: float32 [m], of their lengths.
-        heights: float32 [m].
-        members: int64 [m], their vertices.
+        stored: uint8 [m, padded + 16], the members' vectors and facts.
+        members: int64 [m], their slots.
         first, end: rows.
-        ids: int32 [vertices, list], sorted by distance; -1 where empty.
+        ids: int32 [slots, list], sorted by distance; -1 where empty.
         distances: float32 beside them, infinity where empty.
     """
-    count = products.shape[1]
-    row = np.empty(count, np.float32)
+    count = stored.shape[0]
+    width = stored.shape[1]
+    padded = width - 16
+    base = address_of(stored)
     last = ids.shape[1] - 1
+    facts = np.empty((3, count), np.float32)
+    for i in range(count):
+        own = carray(pointer_to(base + i * width + padded, np.float32(0)), (3,))
+        for j in range(3):
+            facts[j, i] = own[j]
     for i in range(first, end):
         vertex = members[i]
-        for j in range(count):
-            height = heights[i] - heights[j]
-            row[j] = max(squares[i] + squares[j] - _TWO * products[i, j], np.float32(0)) + height * height
-        row[i] = np.inf
         limit = distances[vertex, last]
         for j in range(count):
-            if row[j] < limit and merge_candidate(ids[vertex], distances[vertex], members[j], row[j]):
+            dot = np.float32(product(base + i * width, base + j * width, padded))
+            height = facts[2, i] - facts[2, j]
+            distance = facts[1, i] + facts[1, j] - _TWO * dot * (facts[0, i] * facts[0, j])
+            distance = max(distance, np.float32(0)) + height * height
+            if (
+                distance < limit
+                and j != i
+                and merge_candidate(ids[vertex], distances[vertex], members[j], distance)
+            ):
                 limit = distances[vertex, last]
 
 
