@@ -206,3 +206,32 @@ def test_deletion_vectors_round_trip_and_are_checked() -> None:
     for bad in (data[: first.length - 1], data[: first.length] + b"x", b"", b"\x01" + data[1 : first.length]):
         with pytest.raises(CorruptDataError, match="deletion vector"):
             decode_deletes(bad, first, "d")
+
+
+def test_indexes_survive_a_rewrite_whatever_they_are() -> None:
+    file = {"path": "index/1.arrow", "size": 9, "checksum": "xxh3-64:00", "arrays": {}, "later": 1}
+    segment = {"id": "s", "file": file, "version": 3, "rows": 2, "newer": {"a": [1]}}
+    known = {
+        "name": "i",
+        "field_id": 2,
+        "kind": "learned",
+        "kind_version": 7,
+        "metric": "manhattan",
+        "dimension": 4,
+        "element": "float32",
+        "model_id": "m",
+        "model": file,
+        "segments": [segment],
+        "calibration": [[8, 20, 0.95]],
+        "more": "kept",
+    }
+    text = {"name": "words", "kind": "text", "fields": [3], "files": ["index/2.bin"]}
+    document = json.loads(encode_snapshot(snapshot()))
+    document["indexes"] = [text, known]
+    read = decode_snapshot(json.dumps(document).encode(), "x")
+    assert [index.name for index in read.indexes] == ["i"]
+    assert read.indexes[0].calibration == ((8, 20, 0.95),)
+    assert read.indexes[0].extra == {"more": "kept"}
+    again = json.loads(encode_snapshot(read))
+    assert sorted(again["indexes"], key=lambda index: index["name"]) == [known, text]
+    assert "other_indexes" not in again
