@@ -63,7 +63,8 @@ def test_killed_builds_leave_nothing_visible(tmp_path: Path) -> None:
             table.drop_index(info.name)
     table.expire_snapshots(older_than=None)
     table.collect_orphans(older_than=dt.timedelta(seconds=-5))
-    assert list((tmp_path / "ns" / "items").glob("index/*")) == []
+    # A folder in which a file was staged may stay, empty: stores know no folders.
+    assert [path for path in (tmp_path / "ns" / "items").glob("index/**/*") if path.is_file()] == []
     table.create_index("vec", "flat")
     assert table.describe_index("vec_flat").covered_rows == 2000
 
