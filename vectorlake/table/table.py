@@ -362,6 +362,37 @@ class Table(IndexApi):
         )
         return knn(self._view, queries, options)
 
+    def knn_self(
+        self,
+        column: str | None = None,
+        k: int = 10,
+        metric: str | Metric | None = None,
+        *,
+        threads: int | None = None,
+    ) -> pa.RecordBatchReader:
+        """The `k` nearest other rows of every row, exactly: a KNN join of the table with itself.
+
+        Args:
+            column: the vector column; may be left out if there is one only.
+            k: neighbours of a row.
+            metric: as for `knn`.
+            threads: as many as the process may run on, by default.
+
+        Returns:
+            Record batches, in the order of the table, computed as they are read, some 100,000 rows at a time: `row_id`,
+            `rank` (from 0, int32), `neighbor` (its row id) and `distance` (float64). A row never matches itself, but
+            does match others with the same vector. Null vectors and those with NaN or infinity have no neighbours and
+            are none. The copy of the vectors that are asked for at a time is in memory.
+
+        Raises:
+            InvalidInputError: k < 1, an unknown metric, or a column that holds no single vectors.
+            NotFoundError: an unknown column.
+        """
+        from vectorlake.search.self_join import RESULT, self_join
+
+        batches = self_join(self._view, column=column, k=k, metric=metric, threads=threads)
+        return pa.RecordBatchReader.from_batches(RESULT, batches)
+
     def searcher(
         self,
         column: str | None = None,
