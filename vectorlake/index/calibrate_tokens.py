@@ -51,14 +51,18 @@ def calibrate_tokens(
 
 
 def _recall(found: npt.NDArray[np.int64], truth: npt.NDArray[np.int64]) -> float:
-    """The mean share of the first K true neighbours that were found, less its standard error."""
+    """The mean share of the first K true neighbours that were found, less twice its standard error.
+
+    Once would do for the rows that are asked for, but rows are easier than queries: on 5,000 texts of 17 tokens queries
+    reached 0.945 where that told 0.95.
+    """
     nearest = [right[right >= 0][:K] for right in truth]
     shares = [
         float(np.isin(right, mine).mean()) for mine, right in zip(found, nearest, strict=True) if len(right)
     ]
     if not shares:
         return 1.0
-    return max(0.0, float(np.mean(shares)) - float(np.std(shares)) / math.sqrt(len(shares)))
+    return max(0.0, float(np.mean(shares)) - 2 * float(np.std(shares)) / math.sqrt(len(shares)))
 
 
 def as_documents(block: Block) -> tuple[Tokens, npt.NDArray[np.int64]]:
