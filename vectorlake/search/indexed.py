@@ -21,7 +21,16 @@ from vectorlake.kernels.rows import code_of
 from vectorlake.schema import Field, FixedListType, ScalarType
 from vectorlake.search.exact import nearest_among
 from vectorlake.search.found import Found
-from vectorlake.search.plan import Choice, Effort, Facts, Strategy, Wish, choose_strategy, settle_effort
+from vectorlake.search.plan import (
+    Choice,
+    Effort,
+    Facts,
+    Strategy,
+    Wish,
+    choose_strategy,
+    settle_effort,
+    under_selection,
+)
 from vectorlake.search.ready import Chosen, Ready, ReadySegment, choose, ready
 from vectorlake.search.refine import Heaps, refine_mapped, refine_read
 from vectorlake.search.selection import Selection, selected_rows
@@ -150,6 +159,9 @@ class IndexEngine:
         if chosen is None:
             self.effort, self.choice = effort, _PROBE
             return effort, _PROBE
+        graph = prepared.index.kind == "graph"
+        if not graph:
+            effort = under_selection(effort, self._wish)
         facts = Facts(
             queries=self.count,
             dimension=prepared.index.dimension,
@@ -159,7 +171,7 @@ class IndexEngine:
             survivors=sum(chosen.counts),
             effort=effort,
             largest=largest_effort(prepared),
-            graph=prepared.index.kind == "graph",
+            graph=graph,
             forced=self._wish.effort is not None,
         )
         self.effort, self.choice = effort, choose_strategy(facts)
