@@ -341,3 +341,14 @@ def test_a_part_found_damaged_while_searching_is_named_and_scanned() -> None:
         assert opened.searcher(index="ix", nprobe=8).search(vectors[0])[0].tolist() == [
             exact["row_id"].to_pylist()[:10]
         ]
+
+
+@pytest.mark.parametrize("filter", [None, "id % 2 = 0"])
+def test_small_partitions_do_not_leave_fewer_rows_than_were_asked_for(filter: str | None) -> None:
+    rng = np.random.default_rng(5)
+    table = vl.connect(f"memory://small-partitions-{bool(filter)}").create_table(
+        "t", {"id": range(600), "vec": rng.standard_normal((600, 8)).astype("f4")}
+    )
+    table.create_index("vec", nlist=60, calibrate=False)
+    found = table.knn(rng.standard_normal((20, 8)), k=45, nprobe=1, filter=filter)
+    assert np.bincount(found["query"].to_numpy()).tolist() == [45] * 20
