@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 import vectorlake as vl
 from _ann.protocol import Contestant, Data, Setting, grid
 
+WARM_ROWS = 2_000
 ELEMENTS = {"float16": "f16", "float32": "f32", "int8": "int8", "uint8": "uint8"}
 
 
@@ -43,6 +45,14 @@ class Exact(_Ours):
 class _Index(_Ours):
     kind = ""
     options: ClassVar[Mapping[str, Any]] = {}
+
+    def load(self, data: Data, folder: Path) -> None:
+        """Also index a few rows, so that kernels are compiled (once for each installation) before times are taken."""
+        super().load(data, folder)
+        few = write(replace(data, base=data.base[:WARM_ROWS]), str(folder / "warm"))
+        few.create_index("vec", self.kind, metric=data.metric, threads=2, **self.options)
+        for queries in (data.queries[:1], data.queries[:20]):
+            few.searcher("vec", k=10).search(queries)
 
     def build(self, data: Data, folder: Path, *, threads: int) -> None:
         self.table.create_index("vec", self.kind, metric=data.metric, threads=threads, **self.options)
