@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from vectorlake.expr import Expr
+from vectorlake.formats.arrow_ranges import Ranged
 from vectorlake.formats.batches import joined, windowed
 from vectorlake.formats.checksum import admit
 from vectorlake.formats.failures import reading
@@ -91,14 +92,18 @@ class _Backend:
         self._in_place = bool(self._map is not None and reader.num_record_batches) and self._maps(
             self._batch((), 0)
         )
+        self._ranged = None if self._map is not None else Ranged(source, self._schema)
         self._starts = self._counted(reader.num_record_batches, None if rows is None else int(rows))
 
     def _counted(self, batches: int, rows: int | None) -> np.ndarray:
         if rows is None or not batches:
-            counts = [self._batch((), i).num_rows for i in range(batches)]
+            counts = [self._rows_of(i) for i in range(batches)]
         else:
-            counts = [rows] * (batches - 1) + [self._batch((), batches - 1).num_rows]
+            counts = [rows] * (batches - 1) + [self._rows_of(batches - 1)]
         return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+    def _rows_of(self, index: int) -> int:
+        return self._batch((), index).num_rows if self._ranged is None else self._ranged.header(index).rows
 
     @property
     def schema(self) -> pa.Schema:
@@ -151,6 +156,10 @@ class _Backend:
         return windowed(batches, int(self._starts[first]), start, stop, batch_rows)
 
     def take(self, columns: list[str], positions: np.ndarray) -> pa.RecordBatch:
+        if self._ranged is not None:
+            fetched = self._ranged.take(columns, positions, self._starts)
+            if fetched is not None:
+                return fetched
         fields = self._fields(columns)
         owners = np.searchsorted(self._starts, positions, side="right") - 1
         # Batch by batch: taking from a table of many chunks is slow.

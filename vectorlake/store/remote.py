@@ -26,8 +26,8 @@ from vectorlake.store.protocol import ObjectInfo
 
 T = TypeVar("T")
 
-# One more request costs about as much as reading this much in vain.
-_GAP_BYTES = 1 << 20
+# One more request, among those that go side by side, costs about as much as reading this much in vain.
+_GAP_BYTES = 128 << 10
 _BLOCK_BYTES = 8 << 20
 _REQUESTS_AT_ONCE = 16
 _PART_BYTES = 8 << 20
