@@ -56,6 +56,8 @@ class ExactKnn:
         metric: the distance.
         threads: how many threads work inside `add`; as many as this process may run on when None.
         path: how candidates are found; None or AUTO takes the fastest.
+        bounds: float64 [n]: for each query, rows that are farther than this are not wanted. The nearer to the k-th
+            distance, the less has to be looked at closely.
 
     Raises:
         InvalidInputError: wrong shapes or types, a query that is not finite, or k or threads below 1.
@@ -70,6 +72,7 @@ class ExactKnn:
         metric: Metric,
         threads: int | None = None,
         path: Path | None = None,
+        bounds: npt.NDArray[np.float64] | None = None,
     ) -> None:
         self._queries = Rows.of(queries, what="queries")
         if k < 1:
@@ -90,6 +93,11 @@ class ExactKnn:
         count = self._queries.count
         self._distances = np.full((count, k), np.inf)
         self._row_ids = np.full((count, k), NO_ROW, np.int64)
+        if bounds is not None:
+            if bounds.shape != (count,):
+                raise InvalidInputError(f"{count} queries came with bounds of shape {bounds.shape}")
+            # An empty place at the bound keeps out what is farther, and gives way to what is as far.
+            self._distances[:] = bounds[:, None]
         self._lock = threading.Lock()
         self._search: SearchPath | None = None
 
@@ -185,7 +193,8 @@ class ExactKnn:
         """
         with self._lock:
             distances, row_ids = sorted_rows(self._distances, self._row_ids)
-        found = distances < np.inf
+        found = row_ids != NO_ROW
+        distances[~found] = np.inf
         row_ids[~found] = -1
         return row_ids, distances, found.sum(axis=1)
 

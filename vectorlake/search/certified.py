@@ -31,10 +31,16 @@ def coded(view: View, field: Field, metric: Metric) -> Ready | None:
 
 
 def nearest_by_codes(
-    prepared: Ready, queries: npt.NDArray[Any], *, k: int, metric: Metric, threads: int | None
+    prepared: Ready,
+    queries: npt.NDArray[Any],
+    *,
+    k: int,
+    metric: Metric,
+    threads: int | None,
+    bounds: npt.NDArray[np.float64] | None = None,
 ) -> tuple[Found, int]:
-    """The k nearest of all live rows, as a float64 scan finds them, and how many rows there were."""
-    search = ExactKnn(queries, k=k, metric=metric, threads=threads)
+    """The k nearest of all live rows within bounds, as a float64 scan finds them, and how many rows there were."""
+    search = ExactKnn(queries, k=k, metric=metric, threads=threads, bounds=bounds)
     kind = prepared.field.type
     assert isinstance(kind, FixedListType)
     assert isinstance(kind.element.type, ScalarType)

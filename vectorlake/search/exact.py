@@ -33,9 +33,10 @@ def nearest_among(
     k: int,
     metric: Metric,
     threads: int | None,
+    bounds: npt.NDArray[np.float64] | None = None,
 ) -> tuple[Found, int]:
-    """The k nearest of some rows, and how many rows there were."""
-    search = ExactKnn(queries, k=k, metric=metric, threads=threads)
+    """The k nearest of some rows within bounds, float64 [n], and how many rows there were."""
+    search = ExactKnn(queries, k=k, metric=metric, threads=threads, bounds=bounds)
     rows = 0
     for block in blocks:
         rows += len(block.vectors)
@@ -64,15 +65,30 @@ class ExactEngine:
     def nearest(self, k: int, max_distance: float | None) -> Found:
         """The k nearest rows of each query, as a float64 scan finds them: by codes where a flat index keeps some."""
         prepared = coded(self.view, self.field, self.metric) if self.selection.all else None
+        bounds = self._bounds(k, max_distance)
         if prepared is not None:
             found, self.rows = nearest_by_codes(
-                prepared, self.queries, k=k, metric=self.metric, threads=self.threads
+                prepared, self.queries, k=k, metric=self.metric, threads=self.threads, bounds=bounds
             )
-            return found if max_distance is None else found.limited(max_distance)
-        found, self.rows = nearest_among(
-            self._blocks(), self.queries, k=k, metric=self.metric, threads=self.threads
-        )
-        return found if max_distance is None else found.limited(max_distance)
+        else:
+            found, self.rows = nearest_among(
+                self._blocks(), self.queries, k=k, metric=self.metric, threads=self.threads, bounds=bounds
+            )
+        return found
+
+    def _bounds(self, k: int, max_distance: float | None) -> npt.NDArray[np.float64] | None:
+        """How far a row of interest is at most; None where nothing is known."""
+        from vectorlake.search.seeding import bounds_by_index
+
+        bounds = None
+        if self.selection.all and k <= self.most:
+            bounds = bounds_by_index(
+                self.view, self.field, self.metric, self.queries, k, threads=self.threads
+            )
+        if max_distance is None:
+            return bounds
+        limit = np.full(len(self.queries), max_distance, np.float64)
+        return limit if bounds is None else np.minimum(bounds, limit)
 
     def _blocks(self) -> Iterator[Block]:
         if self.selection.include is None:
