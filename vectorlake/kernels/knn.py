@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -14,11 +15,12 @@ from vectorlake.kernels.capability import best_path
 from vectorlake.kernels.metric import Metric, Path
 from vectorlake.kernels.order import sorted_rows
 from vectorlake.kernels.reference import METRIC_CODES
-from vectorlake.kernels.rows import Rows
+from vectorlake.kernels.rows import INT8, UINT8, Rows
 from vectorlake.kernels.team import Team, cores
 
 if TYPE_CHECKING:
     from vectorlake.kernels.codes import RowCodes
+    from vectorlake.kernels.integer_path import IntegerPath
     from vectorlake.kernels.paths import SearchPath
     from vectorlake.kernels.quantize import Frame
 
@@ -43,7 +45,8 @@ class ExactKnn:
     number, when its distance overflows float64, or, under cosine, when its norm or the query's is zero.
 
     Candidates come from products of rounded vectors. A row is left out only when a proven bound on its
-    distance exceeds that of k rows; all others are measured in float64 from the stored values.
+    distance exceeds that of k rows; all others are measured in float64 from the stored values. Whole numbers
+    against int8 or uint8 rows are multiplied as they are where the CPU has AVX2, and nothing is left to measure.
 
     Memory is bounded by the queries, n * k results and some tens of MiB, however many rows are added. Blocks
     are read where they stand (read-only and memory-mapped arrays too) and may be released once `add` returns.
@@ -100,6 +103,8 @@ class ExactKnn:
             self._distances[:] = bounds[:, None]
         self._lock = threading.Lock()
         self._search: SearchPath | None = None
+        self._integers: IntegerPath | None = None
+        self._integers_asked = False
 
     def add(
         self,
@@ -133,6 +138,8 @@ class ExactKnn:
         with self._lock, Team(threads) as team:
             if self._path is Path.DIRECT or self._metric is Metric.HAMMING:
                 self._scan(rows, ids, mask, team)
+            elif (integers := self._integers_for(rows)) is not None:
+                self._search_integers(integers, rows, ids, mask, team)
             else:
                 self._filter(rows, ids, mask, team)
 
@@ -213,6 +220,35 @@ class ExactKnn:
             search.encode(block, team.run)
             team.run(search.search, groups)
 
+    def _integers_for(self, rows: Rows) -> IntegerPath | None:
+        """The path for integers, if these rows and the queries are such."""
+        if self._path is not Path.AVX2 or rows.code not in (INT8, UINT8):
+            return None
+        if not self._integers_asked:
+            from vectorlake.kernels.integer_path import IntegerPath, whole_queries
+
+            whole = whole_queries(self._queries)
+            if whole is not None:
+                self._integers = IntegerPath(
+                    whole, self._metric, distances=self._distances, row_ids=self._row_ids
+                )
+            self._integers_asked = True
+        return self._integers
+
+    def _search_integers(
+        self,
+        path: IntegerPath,
+        rows: Rows,
+        ids: npt.NDArray[np.int64],
+        mask: npt.NDArray[np.bool_],
+        team: Team,
+    ) -> None:
+        groups = _groups(self._queries.count, self._threads, most=path.group, tile=path.tile)
+        for first in range(0, rows.count, path.block_rows):
+            block = slice(first, first + path.block_rows)
+            path.encode(Rows(rows.array[block], rows.code), mask[block], team.run)
+            team.run(functools.partial(path.search, ids=ids[block]), groups)
+
     def _open(self, rows: Rows, mask: npt.NDArray[np.bool_]) -> SearchPath:
         from vectorlake.kernels.head import head_for
         from vectorlake.kernels.quantize import Frame, centre_of
@@ -282,11 +318,12 @@ class ExactKnn:
         return offer
 
 
-def _groups(count: int, threads: int, *, most: int) -> list[tuple[int, int]]:
+def _groups(count: int, threads: int, *, most: int, tile: int | None = None) -> list[tuple[int, int]]:
     """Cut queries into groups of whole tiles, as many for each thread."""
     from vectorlake.kernels.microkernel import TILE_QUERIES
 
+    tile = tile or TILE_QUERIES
     rounds = -(-count // (threads * most))
-    tiles = -(-count // (threads * rounds * TILE_QUERIES))
-    step = tiles * TILE_QUERIES
+    tiles = -(-count // (threads * rounds * tile))
+    step = tiles * tile
     return [(first, min(first + step, count)) for first in range(0, count, step)]

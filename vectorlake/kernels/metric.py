@@ -58,9 +58,9 @@ class Path(enum.Enum):
     """Which products nominate candidates; every path returns the same rows and the same distances.
 
     `AUTO` takes the fastest that this CPU runs. `DIRECT` computes every distance in float64 (the quickest for
-    a handful of queries), `AVX2` multiplies small integers, `NUMKONG` multiplies int8 on the widest units
-    that numkong finds (AMX, VNNI, SDOT), and `FLOAT` multiplies float32 through numpy's BLAS. Hamming distances are
-    counted directly on all of them.
+    a handful of queries), `AVX2` multiplies small integers (elements as they are, where they are such), `NUMKONG`
+    multiplies int8 on the widest units that numkong finds (AMX, VNNI, SDOT), and `FLOAT` multiplies float32 through
+    numpy's BLAS. Hamming distances are counted directly on all of them.
     """
 
     AUTO = "auto"
