@@ -57,6 +57,21 @@ def test_a_copy_in_use_stays(tmp_path: Path, store: FaultyStore) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_garbage_collector_may_end_a_use_while_the_lock_is_held(
+    tmp_path: Path, store: FaultyStore
+) -> None:
+    spool = Spool(tmp_path, 0)
+    use = spool.copy(store, "o0.lance", 100)
+    path = use.__enter__()
+    with (
+        spool._lock
+    ):  # a reader that is collected in the middle of anything, by the thread that holds the lock
+        use.__exit__(None, None, None)
+    assert path.exists()
+    assert spool.held_bytes == 0
+    assert not path.exists()
+
+
 def test_versions_of_one_path_are_kept_apart(tmp_path: Path, store: FaultyStore) -> None:
     spool = Spool(tmp_path, 1_000)
     with spool.copy(store, "o0.lance", 100, e_tag="1"):

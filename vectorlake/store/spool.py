@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +43,7 @@ class Spool:
         self._folder = folder
         self._capacity = capacity
         self._copies: OrderedDict[tuple[str, int, str | None], _Copy] = OrderedDict()
+        self._left: deque[tuple[tuple[str, int, str | None], _Copy]] = deque()
         self._lock = threading.Lock()
         self._next = 0
 
@@ -60,6 +61,7 @@ class Spool:
                 copy = self._copies[key] = _Copy(self._folder / name, size)
             self._copies.move_to_end(key)
             copy.users += 1
+        self._settle()
         try:
             with copy.ready:
                 if not copy.complete:
@@ -67,11 +69,25 @@ class Spool:
                     copy.complete = True
             yield copy.path
         finally:
-            with self._lock:
-                copy.users -= 1
-                if not copy.complete and copy.users == 0:
-                    self._copies.pop(key, None)
+            self._left.append((key, copy))
+            self._settle()
+
+    def _settle(self) -> None:
+        """Take note of the users that have left, and evict.
+
+        Never waits for the lock: the garbage collector may end a reader, and with it the use of its copy, in the middle of
+        anything, also while this very thread holds the lock. Who holds it settles when it is free again.
+        """
+        while self._left and self._lock.acquire(blocking=False):
+            try:
+                while self._left:
+                    key, copy = self._left.popleft()
+                    copy.users -= 1
+                    if not copy.complete and copy.users == 0 and self._copies.get(key) is copy:
+                        del self._copies[key]
                 self._evict()
+            finally:
+                self._lock.release()
 
     def _evict(self) -> None:
         held = sum(copy.size for copy in self._copies.values() if copy.complete)
@@ -86,8 +102,11 @@ class Spool:
     @property
     def held_bytes(self) -> int:
         """Bytes of the complete copies held now."""
+        self._settle()
         with self._lock:
-            return sum(copy.size for copy in self._copies.values() if copy.complete)
+            held = sum(copy.size for copy in self._copies.values() if copy.complete)
+        self._settle()
+        return held
 
 
 @contextlib.contextmanager
