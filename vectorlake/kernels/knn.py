@@ -61,10 +61,12 @@ class ExactKnn:
         path: how candidates are found; None or AUTO takes the fastest.
         bounds: float64 [n]: for each query, rows that are farther than this are not wanted. The nearer to the k-th
             distance, the less has to be looked at closely.
+        device: torch's name of the device that Path.GPU, which it implies, multiplies on; `"cuda"` when None.
 
     Raises:
-        InvalidInputError: wrong shapes or types, a query that is not finite, or k or threads below 1.
-        UnsupportedError: this machine can't run the path.
+        InvalidInputError: wrong shapes or types, a query that is not finite, k or threads below 1, an unknown device or
+            one for another path.
+        UnsupportedError: this machine can't run the path, or torch or the device is not there.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class ExactKnn:
         threads: int | None = None,
         path: Path | None = None,
         bounds: npt.NDArray[np.float64] | None = None,
+        device: str | None = None,
     ) -> None:
         self._queries = Rows.of(queries, what="queries")
         if k < 1:
@@ -91,7 +94,8 @@ class ExactKnn:
                 f"query {bad} has an element that is infinite or not a number: leave it out"
             )
         self._metric = metric
-        self._path = best_path(path or Path.AUTO, queries=self._queries.count)
+        path, self._device = _on_device(path or Path.AUTO, device)
+        self._path = best_path(path, queries=self._queries.count)
         self._threads = threads or cores()
         count = self._queries.count
         self._distances = np.full((count, k), np.inf)
@@ -254,6 +258,8 @@ class ExactKnn:
         from vectorlake.kernels.quantize import Frame, centre_of
 
         centre = centre_of(rows, self._metric, mask)
+        if self._path is Path.GPU:
+            return self._open_path(Frame.of(centre), self._path)
         rotation = head_for(rows, centre, mask, self._queries, self._metric)
         return self._open_path(Frame.of(centre, rotation), self._path)
 
@@ -265,6 +271,10 @@ class ExactKnn:
             return paths.PanelPath(task)
         if path is Path.NUMKONG:
             return paths.NumkongPath(task)
+        if path is Path.GPU:
+            from vectorlake.kernels.gpu import GpuPath
+
+            return GpuPath(task, self._device)
         return paths.FloatPath(task)
 
     def _scan(self, rows: Rows, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_], team: Team) -> None:
@@ -316,6 +326,18 @@ class ExactKnn:
             scan_bits(*queries, rows.address, rows.stride, ids, mask, first, end, *heap)
 
         return offer
+
+
+def _on_device(path: Path, device: str | None) -> tuple[Path, str]:
+    """The path that a device implies, and its device, which is seen to be there; empty for other paths."""
+    if device is None and path is not Path.GPU:
+        return path, ""
+    if path not in (Path.AUTO, Path.GPU):
+        raise InvalidInputError(f"a device is for Path.GPU, not for {path}: leave one of them out")
+    from vectorlake.kernels.gpu import check_device
+
+    check_device(device or "cuda")
+    return Path.GPU, device or "cuda"
 
 
 def _groups(count: int, threads: int, *, most: int, tile: int | None = None) -> list[tuple[int, int]]:

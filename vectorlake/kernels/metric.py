@@ -60,7 +60,8 @@ class Path(enum.Enum):
     `AUTO` takes the fastest that this CPU runs. `DIRECT` computes every distance in float64 (the quickest for
     a handful of queries), `AVX2` multiplies small integers (elements as they are, where they are such), `NUMKONG`
     multiplies int8 on the widest units that numkong finds (AMX, VNNI, SDOT), and `FLOAT` multiplies float32 through
-    numpy's BLAS. Hamming distances are counted directly on all of them.
+    numpy's BLAS. `GPU` multiplies float32 on a device that torch drives, and is never taken unasked. Hamming distances
+    are counted directly on all of them.
     """
 
     AUTO = "auto"
@@ -68,3 +69,4 @@ class Path(enum.Enum):
     AVX2 = "avx2"
     NUMKONG = "numkong"
     FLOAT = "float"
+    GPU = "gpu"

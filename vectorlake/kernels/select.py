@@ -315,7 +315,7 @@ def _place(address: int, stride: int, places: Any, row: int) -> Any:
 
 
 @inner
-def _measure(
+def measure(
     metric: int,
     query: Any,
     line: Any,
@@ -447,7 +447,7 @@ def visit(
         # The first rows: their likeliest give a threshold before the others are judged any closer.
         near = _bring_forward(rows, highs, lows, count, k)
         widen(query_code, query_address, query.shape[0], query, buffer)
-        threshold = _measure(
+        threshold = measure(
             metric,
             query,
             line,
@@ -487,7 +487,7 @@ def visit(
         count = _keep(rows, highs, lows, count, threshold)
         near = _bring_forward(rows, highs, lows, count, k)
         widen(query_code, query_address, query.shape[0], query, buffer)
-        threshold = _measure(
+        threshold = measure(
             metric,
             query,
             line,
@@ -508,7 +508,7 @@ def visit(
     # Still that many: the bound tells these rows apart no further.
     if count > 0 and (last or count > many):
         widen(query_code, query_address, query.shape[0], query, buffer)
-        threshold = _measure(
+        threshold = measure(
             metric,
             query,
             line,

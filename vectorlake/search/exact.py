@@ -34,9 +34,10 @@ def nearest_among(
     metric: Metric,
     threads: int | None,
     bounds: npt.NDArray[np.float64] | None = None,
+    device: str | None = None,
 ) -> tuple[Found, int]:
     """The k nearest of some rows within bounds, float64 [n], and how many rows there were."""
-    search = ExactKnn(queries, k=k, metric=metric, threads=threads, bounds=bounds)
+    search = ExactKnn(queries, k=k, metric=metric, threads=threads, bounds=bounds, device=device)
     rows = 0
     for block in blocks:
         rows += len(block.vectors)
@@ -46,7 +47,7 @@ def nearest_among(
 
 @dataclass
 class ExactEngine:
-    """Looks at every row that is selected. `rows` counts those looked at last."""
+    """Looks at every row that is selected, on a device of torch's if one is named. `rows` counts those looked at last."""
 
     view: View
     field: Field
@@ -54,6 +55,7 @@ class ExactEngine:
     queries: npt.NDArray[Any]
     selection: Selection
     threads: int | None = None
+    device: str | None = None
     rows: int = 0
     _chosen: Sequence[Rows] | None = None
 
@@ -64,7 +66,8 @@ class ExactEngine:
 
     def nearest(self, k: int, max_distance: float | None) -> Found:
         """The k nearest rows of each query, as a float64 scan finds them: by codes where a flat index keeps some."""
-        prepared = coded(self.view, self.field, self.metric) if self.selection.all else None
+        stored = self.selection.all and self.device is None
+        prepared = coded(self.view, self.field, self.metric) if stored else None
         bounds = self._bounds(k, max_distance)
         if prepared is not None:
             found, self.rows = nearest_by_codes(
@@ -72,7 +75,13 @@ class ExactEngine:
             )
         else:
             found, self.rows = nearest_among(
-                self._blocks(), self.queries, k=k, metric=self.metric, threads=self.threads, bounds=bounds
+                self._blocks(),
+                self.queries,
+                k=k,
+                metric=self.metric,
+                threads=self.threads,
+                bounds=bounds,
+                device=self.device,
             )
         return found
 

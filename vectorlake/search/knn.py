@@ -61,6 +61,7 @@ class Options:
     group_by: str | None = None
     group_size: int = 1
     threads: int | None = None
+    device: str | None = None
 
 
 def options_of(
@@ -140,6 +141,13 @@ def settled(view: View, queries: object, options: Options) -> Settled:
     )
     engine: Searching
     prepared = None
+    if options.device is not None and (
+        target.index is not None or target.metric is Metric.HAMMING or is_multivector(target.field.type)
+    ):
+        raise InvalidInputError(
+            f"device={options.device!r} is for exact searches by {Metric.L2}, {Metric.COSINE} or {Metric.DOT} of columns "
+            "with one vector a row: leave it out"
+        )
     if target.index is not None:
         prepared = ready(view, target.index)
         for fault in prepared.coverage.faults:
@@ -156,7 +164,9 @@ def settled(view: View, queries: object, options: Options) -> Settled:
     if target.metric is Metric.HAMMING:
         asked = as_bits(asked, target.field)
     if prepared is None:
-        engine = ExactEngine(view, target.field, target.metric, asked.vectors, selection, options.threads)
+        engine = ExactEngine(
+            view, target.field, target.metric, asked.vectors, selection, options.threads, options.device
+        )
     else:
         wish = options.effort.wish(prepared.index)
         engine = IndexEngine(prepared, asked.vectors, selection, wish, threads=options.threads)

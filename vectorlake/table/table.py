@@ -295,6 +295,7 @@ class Table(IndexApi):
         group_by: str | None = None,
         group_size: int = 1,
         threads: int | None = None,
+        device: str | None = None,
     ) -> pa.Table:
         """The `k` nearest rows of each query vector: exactly, as a float64 scan would find them, or by an index.
 
@@ -326,6 +327,8 @@ class Table(IndexApi):
             group_by: a column of which each value may occur `group_size` times among the `k` rows (nulls are one value).
             group_size: see there.
             threads: as many as the process may run on, by default; one by an index for few queries.
+            device: a device of torch's, such as `"cuda"`, that finds the candidates of an exact search. The answer is the
+                same. None for the CPU; nothing else ever takes a device.
 
         Returns:
             An Arrow table in the order of queries and ranks: `query` (index, int64), `rank` (from 0, int32),
@@ -334,7 +337,8 @@ class Table(IndexApi):
 
         Raises:
             InvalidInputError: dimension mismatch, a query with NaN or infinity, k < 1, an unknown metric or mode, an index
-                of another metric or column, no index where one is asked for.
+                of another metric or column, no index where one is asked for, an unknown device or one where none is used.
+            UnsupportedError: torch or the device is not there.
             NotFoundError: an unknown column or index.
 
         Warns:
@@ -359,6 +363,7 @@ class Table(IndexApi):
             group_by=group_by,
             group_size=group_size,
             threads=threads,
+            device=device,
         )
         return knn(self._view, queries, options)
 
