@@ -57,7 +57,7 @@ def test_equals_a_scan(path: Path, data: st.DataObject) -> None:
     if len(vectors) and data.draw(st.booleans()):
         queries = vectors[:5]
     queries = queries[np.isfinite(queries).all(axis=1)]
-    metric = data.draw(st.sampled_from(Metric))
+    metric = data.draw(st.sampled_from([Metric.L2, Metric.COSINE, Metric.DOT]))
     k = data.draw(st.integers(1, 40))
     valid = np.random.default_rng(data.draw(st.integers(0, 99))).uniform(size=len(vectors)) < 0.8
     knn = ExactKnn(queries, k=k, metric=metric, path=path, threads=data.draw(st.integers(1, 3)))

@@ -45,9 +45,6 @@ class IvfSearcher:
         self._first_blocks = np.array(checked_first_blocks(model, segment))
         self._blocks = np.diff(self._first_blocks)
         self._slots = int(self._first_blocks[-1]) * BLOCK
-        # The last block of a partition may hold one row only.
-        self._rows = np.maximum((self._blocks - 1) * BLOCK + 1, 0).astype(np.int64)
-        self._fewest = np.cumsum(np.sort(self._rows))
         self._addresses = np.zeros(len(model.centroids), np.int64)
         if segment.local:
             self._mapped = segment[BLOCKS]
@@ -172,10 +169,6 @@ class IvfSearcher:
         weights, enough, most = _NO_WEIGHTS, 0, nprobe
         if ask.allowed is not None:
             weights, enough, most = self._allowed(ask, nprobe)
-        elif self._fewest[nprobe - 1] < ask.pool:
-            # Small partitions may hold fewer rows than are asked for: go on until there are so many.
-            weights, enough = self._rows, ask.pool
-            most = max(nprobe, min(nlist, int(np.searchsorted(self._fewest, ask.pool)) + 1))
         probes = np.empty((len(queries), most), np.int32)
         shifts = np.empty((len(queries), most), np.float32)
         dead = (states == DEAD) if model.config.metric is Metric.COSINE else np.zeros(len(states), np.bool_)

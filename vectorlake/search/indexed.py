@@ -16,6 +16,7 @@ from vectorlake.errors import CorruptDataError, DamagedIndexWarning
 from vectorlake.index.protocol import Ask, Nominated
 from vectorlake.index.slots import allowed_slots
 from vectorlake.kernels import Metric
+from vectorlake.kernels.heap import NO_ROW
 from vectorlake.kernels.rows import Rows as Matrix
 from vectorlake.kernels.rows import code_of
 from vectorlake.schema import Field, FixedListType, ScalarType
@@ -39,6 +40,9 @@ from vectorlake.table.scan import width_of
 
 BATCH: Final = 16_384
 """Queries that segments are asked at a time: more bounds no cost, and takes memory."""
+_FARTHER: Final = 4
+"""So many times as much is looked at where too few rows were found."""
+_NONE: Final = np.empty(0, np.int64)
 _FEW: Final = 4
 """So many queries are searched by one thread, where nobody says."""
 
@@ -141,6 +145,8 @@ class IndexEngine:
                 return heaps.found()
             for first in range(0, count, BATCH):
                 self._probe(first, min(first + BATCH, count), effort, heaps, threads)
+            if max_distance is None:
+                self._probe_farther(effort, k, heaps, threads)
             now = time.perf_counter_ns()
         if self._chosen is not None:
             if self._chosen.uncovered:
@@ -193,6 +199,22 @@ class IndexEngine:
             self._measure(first, end, segment, nominees, part, threads)
             self.trace.candidates += int(np.count_nonzero(nominees >= 0))
         self.trace.took("refine", now)
+
+    def _probe_farther(self, effort: Effort, k: int, heaps: Heaps, threads: int) -> None:
+        """Ask again, for more, where fewer than k rows were found though there are so many: small partitions hold few."""
+        largest = largest_effort(self.prepared)
+        there = self.prepared.live if self._chosen is None else sum(self._chosen.counts)
+        while effort.effort < largest:
+            # The root is the farthest, so that a heap with an empty place has one there.
+            lacking = np.flatnonzero(heaps.row_ids[:, 0] == NO_ROW) if there >= k else _NONE
+            if not len(lacking):
+                return
+            effort = replace(effort, effort=min(largest, effort.effort * _FARTHER))
+            for run in np.split(lacking, np.flatnonzero(np.diff(lacking) > 1) + 1):
+                for first in range(int(run[0]), int(run[-1]) + 1, BATCH):
+                    part = slice(first, min(first + BATCH, int(run[-1]) + 1))
+                    heaps.distances[part], heaps.row_ids[part] = np.inf, NO_ROW
+                    self._probe(part.start, part.stop, effort, heaps, threads)
 
     def _ask(self, first: int, end: int, effort: Effort, threads: int) -> Ask:
         """What segments are asked for queries [first, end)."""
