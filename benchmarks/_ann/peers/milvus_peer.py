@@ -40,7 +40,7 @@ class MilvusLite(Contestant):
         self.client.load_collection("t")
 
     def save(self, folder: Path) -> int | None:
-        return sum(file.stat().st_size for file in folder.rglob("milvus.db*") if file.is_file())
+        return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
     def settings(self) -> Sequence[Setting]:
         return grid(nprobe=(16, 64, 128, 256))
