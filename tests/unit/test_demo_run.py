@@ -35,7 +35,7 @@ def test_the_whole_demo(tmp_path: Path) -> None:
     assert summary["rows"] == LIMIT - summary["source_deleted"]
     assert summary["embedded_after_sync"] <= summary["source_appended"]
     assert summary["joined_rows"] > 0
-    assert summary["versions"] == 4
+    assert summary["versions"] == 6
     json.dumps(summary)
 
     table = vl.connect(root / "lake").table(TABLE)
@@ -54,6 +54,7 @@ def test_the_whole_demo(tmp_path: Path) -> None:
         "import",
         "embed",
         "search",
+        "index",
         "sql",
         "sync",
         "travel",
