@@ -408,8 +408,8 @@ def test_multivectors_keep_a_row_together(tmp_path: Path) -> None:
     tokens: list[Any] = [vectors(length, length).tolist() for length in lengths]
     tokens[4] = None
     table.append({"id": list(range(6)), "tokens": tokens})
-    table.create_index("tokens", "plain", metric="dot", segment_rows=4)
-    found = covered(table, "tokens_plain")
+    table.create_index("tokens", "tokens", metric="dot", segment_rows=4)
+    found = covered(table, "tokens_tokens")
     assert (found.covered_rows, found.uncovered_rows) == (6, 0)
     held = [np.unique(segment.searcher.row_ids[segment.live]).tolist() for segment in found.segments]
     assert sorted(row for part in held for row in part) == [0, 2, 3, 5]

@@ -19,10 +19,7 @@ def clustered(rows: int, rng: np.random.Generator) -> np.ndarray:
 
 
 @pytest.mark.parametrize("metric", ["l2", "cosine", "dot"])
-@pytest.mark.parametrize("flat", [False, True])
-def test_the_answer_is_that_of_the_scan(
-    metric: str, flat: bool, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_answer_is_that_of_the_scan(metric: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
     vectors = clustered(3000, rng)
     vectors[100:130] = vectors[7]  # ties at the k-th place
@@ -30,8 +27,7 @@ def test_the_answer_is_that_of_the_scan(
     queries = np.concatenate([vectors[:40], clustered(40, rng)])
     before = table.knn(queries, k=10, metric=metric)
     table.create_index("vec", nlist=60, metric=metric, calibrate=False)
-    if flat:
-        table.create_index("vec", "flat", metric=metric, calibrate=False)
+    table.create_index("vec", "flat", metric=metric, calibrate=False)
     asked: list[Any] = []
     bounds_by_index = seeding.bounds_by_index
 

@@ -14,7 +14,7 @@ from vectorlake.index.ivf_segment import BLOCKS, checked_first_blocks
 from vectorlake.index.protocol import ROW_IDS, ArraySource, Ask, Nominated
 from vectorlake.index.team import share
 from vectorlake.kernels.ivf.fastscan import BLOCK, COARSE, FINE
-from vectorlake.kernels.ivf.probe import choose_probes
+from vectorlake.kernels.ivf.probe import choose_probes, multiply
 from vectorlake.kernels.ivf.scan import LOOK_UPS, scan
 from vectorlake.kernels.ivf.tables import fill_bit_tables, fill_tables
 from vectorlake.kernels.ivf.transform import DEAD
@@ -158,7 +158,7 @@ class IvfSearcher:
         nlist = len(model.centroids)
         nprobe = max(1, min(ask.effort, nlist))
         if model.by_dot:
-            terms = np.asarray(-((queries + model.offset) @ model.offset), np.float32)
+            terms = np.asarray(-np.einsum("ij,j->i", queries + model.offset, model.offset), np.float32)
         else:
             squares = np.einsum("ij,ij->i", queries, queries)
             terms = np.asarray(np.float32(model.weight) * squares, np.float32)
@@ -172,8 +172,15 @@ class IvfSearcher:
         probes = np.empty((len(queries), most), np.int32)
         shifts = np.empty((len(queries), most), np.float32)
         dead = (states == DEAD) if model.config.metric is Metric.COSINE else np.zeros(len(states), np.bool_)
+        products = np.empty((len(queries), nlist), np.float32)
+        share(
+            lambda first, end: multiply(queries, self._turned, first, end, products),
+            len(queries),
+            threads=ask.threads,
+            step=_TOGETHER,
+        )
         choose_probes(
-            queries @ self._turned,
+            products,
             self._factor,
             self._partition_terms,
             terms,

@@ -68,7 +68,7 @@ class ExactEngine:
         """The k nearest rows of each query, as a float64 scan finds them: by codes where a flat index keeps some."""
         stored = self.selection.all and self.device is None
         prepared = coded(self.view, self.field, self.metric) if stored else None
-        bounds = self._bounds(k, max_distance)
+        bounds = self._bounds(k, max_distance, by_codes=prepared is not None)
         if prepared is not None:
             found, self.rows = nearest_by_codes(
                 prepared, self.queries, k=k, metric=self.metric, threads=self.threads, bounds=bounds
@@ -85,12 +85,15 @@ class ExactEngine:
             )
         return found
 
-    def _bounds(self, k: int, max_distance: float | None) -> npt.NDArray[np.float64] | None:
+    def _bounds(
+        self, k: int, max_distance: float | None, *, by_codes: bool
+    ) -> npt.NDArray[np.float64] | None:
         """How far a row of interest is at most; None where nothing is known."""
         from vectorlake.search.seeding import bounds_by_index
 
         bounds = None
-        if self.selection.all and k <= self.most:
+        # Without codes products take nearly all of the time, which bounds don't shorten.
+        if by_codes and k <= self.most:
             bounds = bounds_by_index(
                 self.view, self.field, self.metric, self.queries, k, threads=self.threads
             )

@@ -32,6 +32,42 @@ def _early_first(values: Any, places: Any, count: int, early: int) -> None:
             place += 1
 
 
+@entry("void(float32[:, ::1], float32[:, ::1], int64, int64, float32[:, ::1])")
+def multiply(queries: Any, turned: Any, first: int, end: int, products: Any) -> None:
+    """Products of queries [first, end) with all centroids, without a BLAS, whose idle threads would spin on our cores.
+
+    Args:
+        queries: float32 [n, d].
+        turned: float32 [d, partitions], the centroids by dimension.
+        products: float32 [n, partitions], written.
+    """
+    count = turned.shape[1]
+    q = first
+    while q + 4 <= end:
+        one, two, three, four = products[q], products[q + 1], products[q + 2], products[q + 3]
+        one[:] = 0
+        two[:] = 0
+        three[:] = 0
+        four[:] = 0
+        for i in range(turned.shape[0]):
+            a, b, c, d = queries[q, i], queries[q + 1, i], queries[q + 2, i], queries[q + 3, i]
+            for j in range(count):
+                value = turned[i, j]
+                one[j] += a * value
+                two[j] += b * value
+                three[j] += c * value
+                four[j] += d * value
+        q += 4
+    while q < end:
+        one = products[q]
+        one[:] = 0
+        for i in range(turned.shape[0]):
+            a = queries[q, i]
+            for j in range(count):
+                one[j] += a * turned[i, j]
+        q += 1
+
+
 @entry(
     "void(float32[:, ::1], float32, float32[::1], float32[::1], uint8[::1], int64[::1], int64, int64, float32[:, ::1], "
     "int64, int32[:, ::1], float32[:, ::1])"
