@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -344,8 +343,3 @@ def _bytes_of(array: npt.NDArray[Any]) -> memoryview | bytes:
 
 def _nbytes(info: ArrayInfo) -> int:
     return np.dtype(info.dtype).itemsize * int(np.prod(info.shape, dtype=np.int64))
-
-
-def renamed(file: IndexFile, path: str) -> IndexFile:
-    """The same file under another path."""
-    return msgspec.structs.replace(file, path=path)

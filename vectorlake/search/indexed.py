@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from vectorlake.kernels import Metric
 from vectorlake.kernels.heap import NO_ROW
 from vectorlake.kernels.rows import Rows as Matrix
 from vectorlake.kernels.rows import code_of
+from vectorlake.kernels.team import cores
 from vectorlake.schema import Field, FixedListType, ScalarType
 from vectorlake.search.exact import nearest_among
 from vectorlake.search.found import Found
@@ -346,8 +346,3 @@ def element_code(column: Field) -> int:
     assert isinstance(column.type, FixedListType)
     assert isinstance(column.type.element.type, ScalarType)
     return code_of(np.dtype(column.type.element.type.name))
-
-
-def cores() -> int:
-    """How many threads work, where nobody says."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
