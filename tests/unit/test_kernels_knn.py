@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import pathlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -307,7 +308,7 @@ def test_import_loads_no_compiler() -> None:
     assert done.stdout.strip() == "set()"
 
 
-def test_cache_is_tied_to_all_sources() -> None:
+def test_cache_is_tied_to_the_sources_compiled_in() -> None:
     from vectorlake.kernels import jit
 
     @jit.entry("int64(int64)")
@@ -320,4 +321,31 @@ def test_cache_is_tied_to_all_sources() -> None:
     dispatcher = numba.njit(lambda value: value)
     dispatcher.enable_caching()
     jit._stamp(dispatcher)
-    assert jit.sources_digest() in dispatcher._cache._cache_file._source_stamp
+    assert jit.sources_digest(__name__) in dispatcher._cache._cache_file._source_stamp
+
+
+@pytest.mark.parametrize(
+    ("module", "included", "left_out"),
+    [
+        (
+            "ivf.scan",
+            {"ivf/scan.py", "ivf/fastscan.py", "microkernel.py", "jit.py"},
+            {"graph/beam.py", "paths.py"},
+        ),
+        ("graph.beam", {"graph/beam.py", "graph/lanes.py", "distance.py"}, {"ivf/scan.py", "select.py"}),
+        ("heap", {"heap.py", "jit.py"}, {"select.py"}),
+    ],
+)
+def test_sources_are_those_a_module_imports(module: str, included: set[str], left_out: set[str]) -> None:
+    from vectorlake.kernels import jit
+
+    package = pathlib.Path(jit.__file__).parent
+    found = {str(source.relative_to(package)) for source in jit.sources_of(f"vectorlake.kernels.{module}")}
+    assert included <= found
+    assert not left_out & found
+
+
+def test_sources_of_a_module_elsewhere_are_all() -> None:
+    from vectorlake.kernels import jit
+
+    assert len(jit.sources_of(__name__)) == len(list(pathlib.Path(jit.__file__).parent.rglob("*.py")))

@@ -7,6 +7,7 @@ environment variable `NUMBA_CACHE_DIR` names another folder.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import hashlib
@@ -83,16 +84,56 @@ def intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _stamp(dispatcher: Any) -> None:
-    """Tie the cache to every kernel source: numba looks only at the function's own file."""
+    """Tie the cache to every source that may be compiled in: numba looks only at the function's own file."""
     cache_file: Any = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     if hasattr(cache_file, "_source_stamp"):
-        cache_file._source_stamp = (cache_file._source_stamp, sources_digest())
+        digest = sources_digest(dispatcher.py_func.__module__)
+        cache_file._source_stamp = (cache_file._source_stamp, digest)
 
 
 @functools.cache
-def sources_digest() -> str:
-    """A digest of all source files in this package."""
+def sources_digest(module: str) -> str:
+    """A digest of a module's source and of those in this package that it imports, directly or not."""
     digest = hashlib.sha256()
-    for source in sorted(pathlib.Path(__file__).parent.rglob("*.py")):
+    for source in sorted(sources_of(module)):
         digest.update(source.read_bytes())
     return digest.hexdigest()
+
+
+def sources_of(module: str) -> frozenset[pathlib.Path]:
+    """The source files of a module of this package and of all in this package that it imports, directly or not.
+
+    For a module elsewhere, whose imports are not read, all source files of this package.
+    """
+    if _source(module) is None:
+        return frozenset(pathlib.Path(__file__).parent.rglob("*.py"))
+    found: set[pathlib.Path] = set()
+    waiting = [module]
+    while waiting:
+        source = _source(waiting.pop())
+        if source is not None and source not in found:
+            found.add(source)
+            waiting += _imported(source)
+    return frozenset(found)
+
+
+def _source(module: str) -> pathlib.Path | None:
+    """The file of a module of this package; None for a package, a name within a module, and what is elsewhere."""
+    package = __name__.rpartition(".")[0] + "."
+    if not module.startswith(package):
+        return None
+    parts = module.removeprefix(package).split(".")
+    source = pathlib.Path(__file__).parent.joinpath(*parts).with_suffix(".py")
+    return source if source.is_file() else None
+
+
+def _imported(source: pathlib.Path) -> list[str]:
+    """The modules that a source names in its import statements, wherever they stand."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            names.append(node.module)
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+    return names
