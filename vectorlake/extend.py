@@ -31,14 +31,35 @@ from vectorlake.schema import (
     type_to_arrow,
 )
 from vectorlake.store.protocol import ObjectInfo, Store
-from vectorlake.table.deletes import find_fragments
+from vectorlake.table.column_parts import ColumnWork
 from vectorlake.table.foreign import foreign_files, fragments_of_files
 from vectorlake.table.fragment_reader import FragmentReader
 from vectorlake.table.inspect import MetadataTable, inspect
-from vectorlake.table.view import View
+from vectorlake.table.ref import TableRef
+from vectorlake.table.scan import RowRange
+from vectorlake.table.split import Split
+from vectorlake.table.staging import (
+    StagedRows,
+    StageMode,
+    StreamPosition,
+    commit_staged,
+    discard_staged,
+    stage_rows,
+)
+from vectorlake.table.view import View, find_fragments
 from vectorlake.table.writer import write_fragments
 
 __all__ = [
+    "ColumnWork",
+    "RowRange",
+    "Split",
+    "StageMode",
+    "StagedRows",
+    "StreamPosition",
+    "TableRef",
+    "commit_staged",
+    "discard_staged",
+    "stage_rows",
     "ROW_ID",
     "ROW_ID_FIELD_ID",
     "DataFile",

@@ -14,7 +14,7 @@ from vectorlake.metadata.fragment import Fragment
 from vectorlake.metadata.snapshot import APPLICATION, PRINCIPAL
 from vectorlake.plan.layout import check_properties
 from vectorlake.schema import Schema, did_you_mean, listing
-from vectorlake.store.open import open_store, resolve
+from vectorlake.store.open import open_store
 from vectorlake.store.protocol import Store
 from vectorlake.table.context import Context, Integrity
 from vectorlake.table.create import create_table, register_table
@@ -48,9 +48,7 @@ class Lake:
             checked = Integrity(integrity)
         except ValueError as e:
             raise InvalidInputError(f"integrity must be 'length' or 'checksum', not {integrity!r}") from e
-        self._context = Context(
-            lambda uri: resolve(uri, options), clock, new_id, checked, _audit(application, principal)
-        )
+        self._context = Context(options, clock, new_id, checked, _audit(application, principal))
         self._logs: dict[str, TableLog] = {}
 
     def __repr__(self) -> str:

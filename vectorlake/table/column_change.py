@@ -48,12 +48,25 @@ class ColumnChange:
     """
 
     def __init__(
-        self, view: View, task: ColumnTask, *, new_id: NewId, progress: Progress | None = None
+        self, view: View, task: ColumnTask, updates: Sequence[FragmentUpdate], *, new_id: NewId
     ) -> None:
+        """`updates` hold the values for the rows of `view`, as `compute` or several workers wrote them."""
         self._view = view
         self._task = task
         self._new_id = new_id
-        self.updates = compute(view, task, new_id=new_id, progress=progress)
+        self.updates = tuple(updates)
+
+    @classmethod
+    def computed(
+        cls, view: View, task: ColumnTask, *, new_id: NewId, progress: Progress | None = None
+    ) -> ColumnChange:
+        """The change, computed here and now."""
+        return cls(view, task, compute(view, task, new_id=new_id, progress=progress), new_id=new_id)
+
+    @property
+    def field(self) -> Field:
+        """The column."""
+        return self._task.field
 
     def on(self, head: Snapshot, field: Field) -> ColumnOnHead:
         """The files for `head`, in which the column is `field` (another id may have been given to a new column).

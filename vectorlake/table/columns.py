@@ -15,6 +15,7 @@ from vectorlake.errors import InvalidInputError
 from vectorlake.expr import Expr, parse_expression
 from vectorlake.ids import NewId
 from vectorlake.metadata.fragment import DataFile, Fragment, Layout
+from vectorlake.plan import evolution
 from vectorlake.plan.commit import FragmentUpdate
 from vectorlake.plan.layout import column_groups
 from vectorlake.plan.scan import COMPUTED
@@ -64,6 +65,65 @@ def as_function(view: View, definition: BatchFunction | str) -> tuple[BatchFunct
     return expression.evaluate, sorted(expression.columns())
 
 
+def new_column_task(
+    view: View,
+    name: str,
+    kind: pa.DataType | pa.Field,
+    function: BatchFunction,
+    *,
+    inputs: Sequence[str] | None = None,
+    default: object = None,
+    nullable: bool = True,
+    batch_rows: int = BATCH_ROWS,
+) -> ColumnTask:
+    """What it takes to compute a column that the view does not have.
+
+    Raises:
+        AlreadyExistsError: it has one of that name.
+        NotFoundError: an unknown input.
+    """
+    base = view.snapshot
+    grown, _ = evolution.add_field(base.schema, name, kind, next_id=base.next_field_id, default=default)
+    field = grown.field(name)
+    sources = tuple(view.select(None if inputs is None else list(inputs)))
+    if not nullable:
+        field = msgspec.structs.replace(field, nullable=False)
+    return ColumnTask(field, function, sources, batch_rows=batch_rows)
+
+
+def existing_column_task(
+    view: View,
+    name: str,
+    function: BatchFunction,
+    *,
+    inputs: Sequence[str] | None = None,
+    rows: str | Rows = Rows.MISSING,
+    batch_rows: int = BATCH_ROWS,
+) -> ColumnTask:
+    """What it takes to compute a column of the view, from all other columns if no inputs are named.
+
+    Raises:
+        NotFoundError: an unknown column or input.
+        InvalidInputError: `rows` is neither.
+    """
+    field = view.snapshot.schema.field(name)
+    sources = tuple(
+        source
+        for source in view.select(None if inputs is None else list(inputs))
+        if inputs is not None or source.id != field.id
+    )
+    try:
+        which = Rows(rows)
+    except ValueError as e:
+        raise InvalidInputError(f"rows must be 'missing' or 'all', not {rows!r}") from e
+    return ColumnTask(field, function, sources, which, batch_rows)
+
+
+def needing(view: View, task: ColumnTask) -> list[Fragment]:
+    """The fragments of the view for whose rows the column is to be computed."""
+    return [fragment for fragment in view.fragments() if _needed(fragment, task)]
+
+
 def compute(
     view: View, task: ColumnTask, *, new_id: NewId, progress: Progress | None = None
 ) -> list[FragmentUpdate]:
@@ -75,7 +135,7 @@ def compute(
     """
     return compute_fragments(
         view,
-        [fragment for fragment in view.fragments() if _needed(fragment, task)],
+        needing(view, task),
         task,
         new_id=new_id,
         progress=progress,

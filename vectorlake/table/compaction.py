@@ -34,7 +34,6 @@ from vectorlake.plan.layout import FRAGMENT_ROWS, column_groups
 from vectorlake.plan.scan import ROW_ID_COLUMN, VERSION_COLUMN
 from vectorlake.schema import ROW_ID_FIELD_ID, Field
 from vectorlake.table.deletes import FOLDER as DELETES
-from vectorlake.table.deletes import find_fragments
 from vectorlake.table.differ import difference
 from vectorlake.table.follow import newly_deleted, replaced_fields, same
 from vectorlake.table.fragment_reader import ROW_ID_FIELD, VERSION_FIELD, FragmentReader
@@ -43,7 +42,7 @@ from vectorlake.table.key_segments import KeyCollector
 from vectorlake.table.keys import enforced, key_fields
 from vectorlake.table.scan import MORSEL_ROWS, default_threads, ordered_map, width_of
 from vectorlake.table.small_files import read_together, simple_fragments
-from vectorlake.table.view import View
+from vectorlake.table.view import View, find_fragments
 from vectorlake.table.writer import FragmentWriter, discard, unsupported, write_fragments
 
 MEMORY: Final = 512 * 1024 * 1024

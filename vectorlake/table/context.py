@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias
 
 from vectorlake.clock import Clock, system_clock
 from vectorlake.ids import NewId, random_id
+from vectorlake.store.open import resolve
 from vectorlake.store.protocol import Store
-
-Resolve: TypeAlias = Callable[[str], tuple[Store, str]]
-"""An absolute URI as a store and a path in it."""
 
 
 class Integrity(StrEnum):
@@ -28,9 +25,14 @@ class Integrity(StrEnum):
 class Context:
     """Passed from the lake to its tables."""
 
-    resolve: Resolve
+    storage_options: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """How to reach stores: the lake's own, and those of foreign files."""
     clock: Clock = system_clock
     new_id: NewId = random_id
     integrity: Integrity = Integrity.LENGTH
     audit: Mapping[str, str] = field(default_factory=dict)
     """Who commits: written into the summary of every snapshot."""
+
+    def resolve(self, uri: str) -> tuple[Store, str]:
+        """An absolute URI as a store and a path in it."""
+        return resolve(uri, self.storage_options)

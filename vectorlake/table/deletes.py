@@ -13,14 +13,12 @@ from vectorlake.errors import ConflictError
 from vectorlake.expr import Expr
 from vectorlake.ids import NewId
 from vectorlake.metadata.deletion import encode_deletes, to_bitmap
-from vectorlake.metadata.fragment import Fragment
 from vectorlake.metadata.snapshot import Snapshot
-from vectorlake.plan.commit import Delta, FragmentUpdate, touched
+from vectorlake.plan.commit import Delta, FragmentUpdate
 from vectorlake.plan.scan import fields_by_name
 from vectorlake.table.follow import Followed, follow
-from vectorlake.table.log import TableLog
 from vectorlake.table.scan import MORSEL_ROWS
-from vectorlake.table.view import View
+from vectorlake.table.view import View, find_fragments
 
 FOLDER: Final = "deletes"
 
@@ -40,16 +38,6 @@ def matching_positions(view: View, predicate: Expr | None) -> dict[int, BitMap64
         together = np.concatenate(positions) if positions else np.empty(0, np.int64)
         if len(together):
             found[reader.fragment.id] = to_bitmap(together)
-    return found
-
-
-def find_fragments(log: TableLog, head: Snapshot, fragment_ids: set[int]) -> dict[int, Fragment]:
-    """Fragments of a snapshot by id; those it no longer has are left out."""
-    found: dict[int, Fragment] = {}
-    for ref in touched(head.manifests, sorted(fragment_ids)):
-        manifest = log.manifest(ref)
-        indices = np.flatnonzero(np.isin(manifest.fragment_ids, list(fragment_ids)))
-        found.update({fragment.id: fragment for fragment in manifest.fragments(indices)})
     return found
 
 

@@ -25,7 +25,7 @@ class DataFiles:
 
     def __init__(self, store: Store, context: Context) -> None:
         self._store = store
-        self._resolve = context.resolve
+        self.context = context
         self.integrity = context.integrity
         self._open: OrderedDict[str, FileReader] = OrderedDict()
         self._fields: dict[str, tuple[Field, ...]] = {}
@@ -37,7 +37,7 @@ class DataFiles:
 
     def source(self, file: DataFile) -> FileSource:
         """Where a file lies."""
-        store, path = self._resolve(file.path) if file.foreign else (self._store, file.path)
+        store, path = self.context.resolve(file.path) if file.foreign else (self._store, file.path)
         checksum = file.checksum if self.integrity is Integrity.CHECKSUM else None
         return FileSource(store, path, file.size, checksum)
 

@@ -15,11 +15,10 @@ from vectorlake.metadata.fragment import Fragment
 from vectorlake.metadata.index import Index
 from vectorlake.metadata.snapshot import Snapshot
 from vectorlake.plan.commit import Delta, FragmentUpdate
-from vectorlake.table.deletes import find_fragments
 from vectorlake.table.key_segments import write_segment
 from vectorlake.table.keys import hashes_of, key_fields
 from vectorlake.table.verify import Finding, Part, verify
-from vectorlake.table.view import View
+from vectorlake.table.view import View, find_fragments
 
 
 class Remedy(StrEnum):

@@ -18,7 +18,7 @@ from vectorlake.plan.scan import ROW_ID_COLUMN, fields_by_name
 from vectorlake.schema import Field
 from vectorlake.store.protocol import Store
 from vectorlake.table.fragment_reader import FragmentReader
-from vectorlake.table.view import View, to_output
+from vectorlake.table.view import View, find_fragments, to_output
 from vectorlake.tracing import Span, carried, span
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import polars
 
     from vectorlake.table.dataset import ScanDataset
+    from vectorlake.table.split import Split
 
 MORSEL_BYTES: Final = 8 * 1024 * 1024
 MORSEL_ROWS: Final = 131_072
@@ -46,6 +47,15 @@ class Morsel:
 
 
 @dataclass(frozen=True)
+class RowRange:
+    """Physical rows `[start, stop)` of a fragment."""
+
+    fragment_id: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
 class Scan:
     """A query over one snapshot, run each time it is asked for: `to_arrow()`, `to_batches()`, `to_pandas()`, ….
 
@@ -59,6 +69,8 @@ class Scan:
     limit: int | None = None
     batch_size: int | None = None
     threads: int | None = None
+    ranges: tuple[RowRange, ...] | None = None
+    """Only these rows, in this order (a split); None for the whole table."""
 
     @property
     def schema(self) -> pa.Schema:
@@ -140,9 +152,26 @@ class Scan:
 
         return ScanDataset(self)
 
+    def splits(self, rows: int | None = None) -> list[Split]:
+        """The scan in parts for other threads, processes or machines: in order and together exactly this scan.
+
+        Args:
+            rows: physical rows of a part, at most (131,072 by default). Larger fragments are cut, small ones put together.
+
+        Returns:
+            Small picklable values. None for an empty table, or where no fragment can have a match: planned by the
+            metadata alone, no data file is opened.
+
+        Raises:
+            UnsupportedError: the scan has a limit, which parts can't keep, or is of an open transaction.
+        """
+        from vectorlake.table.split import split_scan
+
+        return split_scan(self, MORSEL_ROWS if rows is None else rows)
+
     def count(self) -> int:
         """How many rows there are; from the metadata alone when there is no filter."""
-        if self.predicate is None:
+        if self.predicate is None and self.ranges is None:
             rows = self.view.snapshot.num_rows
             return rows if self.limit is None else min(rows, self.limit)
         return sum(batch.num_rows for batch in self.replace(fields=()).to_batches())
@@ -160,15 +189,26 @@ class Scan:
         fields = fields_by_name(self.view.snapshot.schema)
         rows = self._morsel_rows(fields)
         planned = 0
-        for reader in self.view.readers(self.predicate):
+        for reader, first, last in self._readers():
             planned += 1
-            count = reader.fragment.row_count
-            ranges = [(0, count)] if self.predicate is None else reader.prune(self.predicate, fields)
-            for low, high in ranges:
-                for start in range(low, high, rows):
-                    yield Morsel(reader, start, min(start + rows, high))
+            pruned = [(first, last)] if self.predicate is None else reader.prune(self.predicate, fields)
+            for low, high in pruned:
+                end = min(high, last)
+                for start in range(max(low, first), end, rows):
+                    yield Morsel(reader, start, min(start + rows, end))
         # Only here, since a scan that ends early does not learn how many fragments there would have been.
         told.set(fragments=planned, pruned=self.view.snapshot.num_fragments - planned)
+
+    def _readers(self) -> Iterator[tuple[FragmentReader, int, int]]:
+        """The fragments to read, and which of their rows."""
+        if self.ranges is None:
+            for reader in self.view.readers(self.predicate):
+                yield reader, 0, reader.fragment.row_count
+            return
+        wanted = {known.fragment_id for known in self.ranges}
+        fragments = find_fragments(self.view.log, self.view.snapshot, wanted)
+        for known in self.ranges:
+            yield self.view.reader(fragments[known.fragment_id]), known.start, known.stop
 
     def _morsel_rows(self, fields: dict[str, Field]) -> int:
         """Rows a thread reads at a time, so that wide columns do not add up to much memory."""

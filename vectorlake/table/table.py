@@ -35,14 +35,14 @@ from vectorlake.table.deletes import Delete
 from vectorlake.table.files import DataFiles
 from vectorlake.table.follow import same
 from vectorlake.table.index_api import IndexApi
-from vectorlake.table.ingest import as_reader, check_columns, conforming
-from vectorlake.table.key_segments import KeyCollector
-from vectorlake.table.keys import KeyGuard, enforced, key_fields
+from vectorlake.table.keys import KeyGuard, key_fields
 from vectorlake.table.locate import take_rows
 from vectorlake.table.log import TableLog
+from vectorlake.table.ref import TableRef, ref_of, reopen
 from vectorlake.table.scan import Scan, make_scan
+from vectorlake.table.staging import write_rows
 from vectorlake.table.view import View
-from vectorlake.table.writer import discard, write_fragments
+from vectorlake.table.writer import discard
 from vectorlake.tracing import traced
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Table(IndexApi):
 
     Reads answer from that snapshot until `refresh()` or a write of this handle moves it to a newer one; handles that
     `at()` returned never move and refuse writes. Each write is one atomic commit and returns the snapshot it made.
-    Safe to share between threads; each process opens its own.
+    Safe to share between threads. Pickled, it opens again in the other process, at the same version.
     """
 
     def __init__(
@@ -100,6 +100,9 @@ class Table(IndexApi):
     def __len__(self) -> int:
         return self.snapshot.num_rows
 
+    def __reduce__(self) -> tuple[Callable[[TableRef, bool], Table], tuple[TableRef, bool]]:
+        return reopen, (self.ref, self._pinned)
+
     # --- what it is ---
 
     @property
@@ -121,6 +124,15 @@ class Table(IndexApi):
     def snapshot(self) -> Snapshot:
         """The pinned snapshot."""
         return self._view.snapshot
+
+    @property
+    def ref(self) -> TableRef:
+        """The table at the pinned version as a small value that another process can open.
+
+        Raises:
+            UnsupportedError: this is a transaction that has changed something: only its own process sees that.
+        """
+        return ref_of(self._view, self.name)
 
     @property
     def version(self) -> int:
@@ -754,18 +766,23 @@ class Table(IndexApi):
             return self._add_empty_column(name, type, default, nullable)
         function, used = column_work.as_function(self._view, definition)
         kind = self._type_of(definition) if type is None else type
-        base = self.snapshot
-        grown, _ = evolution.add_field(base.schema, name, kind, next_id=base.next_field_id, default=default)
-        field = grown.field(name)
-        sources = tuple(
-            self._view.select(used if used is not None else None if inputs is None else list(inputs))
+        task = column_work.new_column_task(
+            self._view,
+            name,
+            kind,
+            function,
+            inputs=used if used is not None else inputs,
+            default=default,
+            nullable=nullable,
+            batch_rows=_positive("batch_size", batch_size),
         )
-        if not nullable:
-            field = msgspec.structs.replace(field, nullable=False)
-        task = column_work.ColumnTask(
-            field, function, sources, batch_rows=_positive("batch_size", batch_size)
-        )
-        change = ColumnChange(self._view, task, new_id=self._context.new_id, progress=progress)
+        change = ColumnChange.computed(self._view, task, new_id=self._context.new_id, progress=progress)
+        return self._commit_new_column(change, kind, default=default, nullable=nullable)
+
+    def _commit_new_column(
+        self, change: ColumnChange, kind: pa.DataType | pa.Field, *, default: object, nullable: bool
+    ) -> Snapshot:
+        name = change.field.name
 
         def build(head: Snapshot) -> Delta:
             schema, next_id = evolution.add_field(
@@ -834,24 +851,27 @@ class Table(IndexApi):
         rows it costs about one per cent. Arguments, atomicity and errors as for `add_column`.
         """
         self._check_writable()
-        field = self.snapshot.schema.field(name)
         function, used = column_work.as_function(self._view, definition)
-        wanted = used if used is not None else None if inputs is None else list(inputs)
-        sources = tuple(
-            source for source in self._view.select(wanted) if wanted is not None or source.id != field.id
+        task = column_work.existing_column_task(
+            self._view,
+            name,
+            function,
+            inputs=used if used is not None else inputs,
+            rows=rows,
+            batch_rows=_positive("batch_size", batch_size),
         )
-        try:
-            which = column_work.Rows(rows)
-        except ValueError as e:
-            raise InvalidInputError(f"rows must be 'missing' or 'all', not {rows!r}") from e
-        task = column_work.ColumnTask(field, function, sources, which, _positive("batch_size", batch_size))
-        change = ColumnChange(self._view, task, new_id=self._context.new_id, progress=progress)
+        return self._commit_backfill(
+            ColumnChange.computed(self._view, task, new_id=self._context.new_id, progress=progress)
+        )
+
+    def _commit_backfill(self, change: ColumnChange) -> Snapshot:
+        field = change.field
         if not change.updates:
             return self.snapshot
 
         def build(head: Snapshot) -> Delta:
             updates = change.on(head, field).updates
-            return Delta("backfill-column", updates=updates, summary={"column": name})
+            return Delta("backfill-column", updates=updates, summary={"column": field.name})
 
         written = {update.fragment_id: frozenset({field.id}) for update in change.updates}
         return self._commit_metadata(Effects(written=written), build)
@@ -1269,22 +1289,10 @@ class Table(IndexApi):
     ) -> tuple[list[Fragment], KeyGuard | None]:
         """Rows as new fragments, and what keeps their primary keys unique if the table has one."""
         self._check_writable()
-        snapshot = self.snapshot
-        reader = as_reader(data)
-        check_columns(reader.schema, snapshot.schema)
-        key = key_fields(snapshot.schema, snapshot.primary_key) if enforced(snapshot) else []
-        keys = KeyCollector(key) if key else None
-        fragments = write_fragments(
-            self.store,
-            conforming(reader, snapshot.schema.fields),
-            snapshot.schema.fields,
-            properties=snapshot.properties,
-            new_id=self._context.new_id,
-            keys=keys,
-            progress=progress,
-        )
+        fragments, keys = write_rows(self._view, data, new_id=self._context.new_id, progress=progress)
         if keys is None:
             return fragments, None
+        key = key_fields(self.snapshot.schema, self.snapshot.primary_key)
         guard = KeyGuard([self._view.reader(fragment) for fragment in fragments], key, keys.hashes)
         try:
             guard.check_distinct()

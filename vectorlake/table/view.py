@@ -14,6 +14,7 @@ from vectorlake.expr import Expr, bind
 from vectorlake.metadata.deletion import decode_deletes
 from vectorlake.metadata.fragment import DeletionVector, Fragment
 from vectorlake.metadata.snapshot import Snapshot
+from vectorlake.plan.commit import touched
 from vectorlake.plan.scan import COMPUTED, fields_by_name, manifest_may_match, surviving
 from vectorlake.schema import Field, did_you_mean, listing, storage_array
 from vectorlake.store.protocol import Store
@@ -112,6 +113,16 @@ class View:
         if live is not None:
             positions = positions[np.isin(positions, live, assume_unique=True)]
         return positions, batch
+
+
+def find_fragments(log: TableLog, head: Snapshot, fragment_ids: set[int]) -> dict[int, Fragment]:
+    """Fragments of a snapshot by id; those it no longer has are left out."""
+    found: dict[int, Fragment] = {}
+    for ref in touched(head.manifests, sorted(fragment_ids)):
+        manifest = log.manifest(ref)
+        indices = np.flatnonzero(np.isin(manifest.fragment_ids, list(fragment_ids)))
+        found.update({fragment.id: fragment for fragment in manifest.fragments(indices)})
+    return found
 
 
 def to_output(batch: pa.RecordBatch, fields: list[Field]) -> pa.RecordBatch:
