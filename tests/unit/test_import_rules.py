@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-CONNECTORS = sorted(path.parent for path in ROOT.glob("connectors/vectorlake_*/__init__.py"))
+CONNECTORS = sorted(
+    path.parent for part in ("connectors", "jobs") for path in ROOT.glob(f"{part}/vectorlake_*/__init__.py")
+)
 
-# What connectors may import of vectorlake. A new entry is a promise to plug-ins: think, then add it here.
-PUBLIC_MODULES = frozenset({"vectorlake", "vectorlake.errors", "vectorlake.extend"})
+# What connectors and jobs may import of vectorlake. A new entry is a promise to plug-ins: think, then add it here.
+PUBLIC_MODULES = frozenset({"vectorlake", "vectorlake.errors", "vectorlake.extend", "vectorlake.jobs"})
 
 ENGINES = frozenset(
     {

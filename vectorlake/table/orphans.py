@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Final
@@ -12,18 +12,21 @@ import numpy as np
 
 from vectorlake.errors import ConflictError, CorruptDataError, InvalidInputError, NotFoundError
 from vectorlake.ids import NewId
+from vectorlake.metadata.job import FOLDER as JOBS
 from vectorlake.plan.commit import Delta
 from vectorlake.store.protocol import ObjectInfo, Store
+from vectorlake.table.job_files import JobFiles, job_files
 from vectorlake.table.log import FOLDER as METADATA
 from vectorlake.table.log import LINES, TableLog, branch_folder
-from vectorlake.table.references import References, path_hash
+from vectorlake.table.references import References, path_hash, path_hashes
 from vectorlake.table.store_clock import modified_ms, store_time_ms
 
 GRACE: Final = dt.timedelta(days=3)
 """Files of this age or younger may be a running writer's."""
 LONG_WRITE_MS: Final = 12 * 3600 * 1000
 """A writer that took longer looks whether its files are there yet before it commits."""
-_FOLDERS: Final = ("data", "deletes", "index", "blobs", "keys")
+FOLDERS: Final = ("data", "deletes", "index", "blobs", "keys")
+"""Of a table: where its files lie, besides the metadata."""
 _BATCH: Final = 10_000
 
 
@@ -40,7 +43,9 @@ def collect(log: TableLog, *, older_than: dt.timedelta, new_id: NewId, dry_run: 
     """Remove files of the table that no snapshot of any line refers to and that were written longer ago.
 
     Ages are taken by the store's own clock throughout, so that no machine's wrong clock can make a file look old. With
-    an `older_than` of zero or less, no file is too young. Memory grows by eight bytes a file, and by the paths returned.
+    an `older_than` of zero or less, no file is too young. What unfinished jobs have written stays, whatever its age, until
+    nothing was heard of the job for a week; then first its records go, and its files the next time. Memory grows by eight
+    bytes a file, and by the paths returned.
 
     Raises:
         InvalidInputError: `older_than` is no timedelta.
@@ -53,27 +58,40 @@ def collect(log: TableLog, *, older_than: dt.timedelta, new_id: NewId, dry_run: 
     before_ms = None
     if older_than > dt.timedelta(0):
         before_ms = store_time_ms(log.store, new_id=new_id) - int(older_than.total_seconds() * 1000)
+    # Read before the references: what a job commits in between is then in its records yet.
+    jobs = _job_files(log.store, new_id)
     references = References(log)
     # Listed before the references are read: what a writer commits in between was written before, and is then referenced.
     listed = np.fromiter((path_hash(info.path) for info in _candidates(log, before_ms)), np.uint64)
-    unused = _without(np.unique(listed), references)
+    unused = np.setdiff1d(_without(np.unique(listed), references), path_hashes(jobs.kept))
     found = Orphans()
+    _take(found, jobs.dead, log.store, dry_run=dry_run)
     candidates = (info for info in _candidates(log, before_ms) if _holds(unused, path_hash(info.path)))
     while batch := list(islice(candidates, _BATCH)):
         # Asked again right before: a writer that began before the grace period may have committed by now.
         unused = _without(unused, references)
         batch = [info for info in batch if _holds(unused, path_hash(info.path))]
-        if not dry_run:
-            log.store.delete([info.path for info in batch])
-        found.extend(info.path for info in batch)
-        found.size += sum(info.size for info in batch)
+        _take(found, batch, log.store, dry_run=dry_run)
     return found
+
+
+def _take(found: Orphans, files: Sequence[ObjectInfo], store: Store, *, dry_run: bool) -> None:
+    if not dry_run:
+        store.delete([info.path for info in files])
+    found.extend(info.path for info in files)
+    found.size += sum(info.size for info in files)
+
+
+def _job_files(store: Store, new_id: NewId) -> JobFiles:
+    if next(iter(store.list(JOBS)), None) is None:
+        return JobFiles()
+    return job_files(store, store_time_ms(store, new_id=new_id))
 
 
 def _candidates(log: TableLog, before_ms: int | None) -> Iterator[ObjectInfo]:
     """The files that are neither snapshots nor names of the table's, and old enough."""
     known = tuple(f"{branch_folder(branch)}/" for branch in log.branches())
-    for folder in (*_FOLDERS, METADATA):
+    for folder in (*FOLDERS, METADATA):
         for listing in (log.store.list(folder), log.store.leftovers(folder)):
             for info in listing:
                 if folder == METADATA and not _collectable(info.path, known):
