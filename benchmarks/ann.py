@@ -1,12 +1,13 @@
 """Nearest-neighbour indexes: ours through a table on disk, and their peers, one process at a time in the same run.
 
-    python benchmarks/ann.py [--data PATH …] [--rows N] [--only NAMES] [--quick] [--self-join N] [--cold]
+    python benchmarks/ann.py [--data PATH …] [--rows N] [--only NAMES] [--quick] [--self-join N]
 
 Reads ann-benchmarks HDF5 files, or folders with `vectors.npy`, `query_vectors.npy` and perhaps `neighbors.npy`; without
 `--data` the set `pypi_minilm` in the folder named by VECTORLAKE_BENCH_DATA or in `../shared/data` beside the checkout, and
-where that is not there, random clustered vectors. Measures build time, size, recall@10 against batched queries a second
-over each index's own settings, single queries one after another on one thread, and on request a self-join and cold
-queries from an S3 server. Writes JSON and plots into `benchmarks/results`. Peers that are not installed are skipped.
+where that is not there, random clustered vectors. Measures build time, size, recall@k against batched queries a second
+over each index's own settings, single queries one after another on one thread, and on request a self-join. Writes JSON
+and plots into `benchmarks/results`. Peers that can't run are skipped, and the reason is told. Ends with 0 if all of ours
+ran, 1 if not, 2 for wrong arguments and data that can't be read, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,11 +25,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from _ann import cold, report
-from _ann.datasets import SYNTHETIC, read
+from _ann import datasets, report
+from _ann.measure import Outcome
 from _ann.peers import CONTESTANTS, OURS
-from _ann.protocol import Skip
-from rich.console import Console
+from _ann.protocol import Data, Unreadable
 
 HERE = Path(__file__).resolve().parent
 SHARED = Path(os.environ.get("VECTORLAKE_BENCH_DATA", HERE.parents[1] / "shared" / "data")) / "pypi_minilm"
@@ -46,127 +47,168 @@ THREADS = (
 
 def main() -> int:
     given = arguments()
-    names = chosen(given.only, quick=given.quick)
-    status = 0
-    for where in given.data or [str(SHARED) if SHARED.exists() else SYNTHETIC]:
-        rows = given.rows or (QUICK_ROWS if given.quick else None)
+    names = given.only or [name for name in CONTESTANTS if not given.quick or name in QUICK]
+    rows = given.rows or (QUICK_ROWS if given.quick else None)
+    statuses = []
+    for where in given.data or [str(SHARED) if SHARED.exists() else datasets.SYNTHETIC]:
         try:
-            data = read(where, rows=rows, metric=given.metric)
-        except Skip as e:
-            print(f"skipped: {e}")
+            data = datasets.read(where, rows=rows, metric=given.metric, k=given.k)
+        except Unreadable as e:
+            print(f"ann.py: {e}", file=sys.stderr)
+            statuses.append(2)
             continue
-        outcomes = [one(name, where, rows, given) for name in names]
-        title = (
-            f"{data.name}: {len(data.base):,} × {data.base.shape[1]} {data.element}, {data.metric}, k = {given.k}, "
-            f"{given.threads} threads"
-        )
-        report.show(outcomes, title)
-        facts: dict[str, Any] = {
-            "data": data.name,
-            "metric": data.metric,
-            "k": given.k,
-            "threads": given.threads,
-            "machine": platform.processor() or platform.machine(),
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        }
-        if given.cold:
-            facts["cold"] = cold_lines(data, given.threads)
-        for path in report.save(outcomes, facts, given.out, data.name):
-            print(f"wrote {path}")
-        status |= any(outcome["skipped"] for outcome in outcomes if outcome["name"] in OURS)
-    return status
+        if given.self_join:
+            data = datasets.with_join(data, given.self_join, given.k)
+        statuses.append(compare(data, names, given))
+        if statuses[-1] == 130:
+            break
+    return max(statuses)
 
 
 def arguments() -> argparse.Namespace:
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("--data", action="append", help="a file or folder; may be given several times")
-    options.add_argument("--rows", type=int, help="only the first rows; the truth is computed anew")
-    options.add_argument("--metric", choices=["l2", "cosine", "dot"])
-    options.add_argument("--k", type=int, default=10)
-    options.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
-    options.add_argument("--rounds", type=int, default=3)
     options.add_argument(
-        "--only", default="", help="comma-separated, by beginning: vectorlake,faiss,lance-rq"
+        "--data", action="append", metavar="PATH", help="a file or folder; may be given several times"
+    )
+    options.add_argument("--rows", type=positive, help="only the first rows; the truth is computed anew")
+    options.add_argument("--metric", choices=["l2", "cosine", "dot"], help="other than the file's own")
+    options.add_argument("--k", type=positive, default=10, help="neighbours of each query; %(default)s")
+    options.add_argument("--threads", type=positive, default=min(2, os.cpu_count() or 1), help="%(default)s")
+    options.add_argument(
+        "--rounds", type=positive, default=3, help="the quickest of so many counts; %(default)s"
+    )
+    options.add_argument(
+        "--only",
+        type=chosen,
+        metavar="NAMES",
+        help=f"comma-separated, by beginning, among {', '.join(CONTESTANTS)}",
     )
     options.add_argument(
         "--quick", action="store_true", help=f"{QUICK_ROWS:,} rows and few peers: a minute or two"
     )
-    options.add_argument("--self-join", type=int, default=0, metavar="ROWS")
-    options.add_argument("--cold", action="store_true", help="also single queries from an S3 server")
-    options.add_argument("--out", type=Path, default=HERE / "results")
+    options.add_argument(
+        "--self-join", type=positive, metavar="ROWS", help="also look up so many rows among all"
+    )
+    options.add_argument(
+        "--python",
+        type=interpreter,
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="run a contestant with another interpreter, which has numpy and what the contestant needs",
+    )
+    options.add_argument(
+        "--limit",
+        type=positive,
+        default=LIMIT,
+        metavar="SECONDS",
+        help="for each contestant; %(default)s",
+    )
+    options.add_argument(
+        "--out", type=Path, default=HERE / "results", metavar="FOLDER", help="benchmarks/results"
+    )
     return options.parse_args()
 
 
-def chosen(only: str, *, quick: bool) -> Sequence[str]:
-    wanted = tuple(word.strip() for word in only.split(",") if word.strip())
-    if wanted:
-        return [name for name in CONTESTANTS if name.startswith(wanted)]
-    return [name for name in CONTESTANTS if not quick or name in QUICK]
+def positive(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number from 1")
+    return int(word)
 
 
-def one(name: str, where: str, rows: int | None, given: argparse.Namespace) -> report.Outcome:
+def chosen(words: str) -> Sequence[str]:
+    wanted = [word.strip() for word in words.split(",") if word.strip()]
+    for word in wanted:
+        if not any(name.startswith(word) for name in CONTESTANTS):
+            raise argparse.ArgumentTypeError(
+                f"no contestant begins with {word!r}; there are {', '.join(CONTESTANTS)}"
+            )
+    if not wanted:
+        raise argparse.ArgumentTypeError("it names no contestant")
+    return [name for name in CONTESTANTS if name.startswith(tuple(wanted))]
+
+
+def interpreter(word: str) -> tuple[str, str]:
+    name, _, path = word.partition("=")
+    found = shutil.which(path)
+    if name not in CONTESTANTS or found is None:
+        raise argparse.ArgumentTypeError(f"{word!r} is not NAME=PATH of a contestant and a program")
+    return name, found
+
+
+def compare(data: Data, names: Sequence[str], given: argparse.Namespace) -> int:
+    """Run all over one set and report; after Ctrl-C, what was measured until then."""
+    outcomes: list[report.Outcome] = []
+    interrupted = False
+    with tempfile.TemporaryDirectory(prefix="ann-") as folder:
+        datasets.save(data, Path(folder))
+        try:
+            outcomes.extend(one(name, Path(folder), given) for name in names)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+            interrupted = True
+    title = (
+        f"{data.name}: {len(data.base):,} × {data.base.shape[1]} {data.element}, {data.metric}, k = {given.k}, "
+        f"{given.threads} threads"
+    )
+    report.show(outcomes, title)
+    if interrupted:
+        return 130
+    facts: dict[str, Any] = {
+        "data": data.name,
+        "metric": data.metric,
+        "k": given.k,
+        "threads": given.threads,
+        "machine": platform.processor() or platform.machine(),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    for path in report.save(outcomes, facts, given.out, data.name):
+        print(f"wrote {path}")
+    return int(any(outcome["skipped"] for outcome in outcomes if outcome["name"] in OURS))
+
+
+def one(name: str, data: Path, given: argparse.Namespace) -> report.Outcome:
     """Run a contestant in a process of its own."""
     environment = {**os.environ, **dict.fromkeys(THREADS, str(given.threads)), "OMP_WAIT_POLICY": "passive"}
     environment.setdefault("LANCE_LOG", "error")
     print(f"{name} …", end=" ", flush=True)
     begun = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix="ann-") as folder:
         out = Path(folder) / "outcome.json"
-        command = [
-            sys.executable,
-            "-m",
-            "_ann.worker",
-            name,
-            str(Path(where).resolve() if where != SYNTHETIC else where),
-        ]
-        for option in ("metric", "k", "threads", "rounds"):
-            if (value := getattr(given, option)) is not None:
-                command += [f"--{option}", str(value)]
-        command += ["--join", str(given.self_join), "--out", str(out)]
-        command += ["--rows", str(rows)] if rows else []
+        command = [dict(given.python).get(name, sys.executable), "-m", "_ann.worker", name, str(data), folder]
+        for option in ("k", "threads", "rounds"):
+            command += [f"--{option}", str(getattr(given, option))]
         try:
             done = subprocess.run(
                 command,
                 cwd=HERE,
                 env=environment,
                 check=False,
-                timeout=LIMIT,
+                timeout=given.limit,
                 stderr=subprocess.PIPE,
                 text=True,
             )
-            outcome: report.Outcome
+        except subprocess.TimeoutExpired:
+            outcome = failed(name, f"it took more than {given.limit} s")
+        else:
             if out.exists():
                 outcome = json.loads(out.read_text())
             else:
                 last = (done.stderr.strip().splitlines() or ["no message"])[-1]
                 outcome = failed(name, f"it failed with exit code {done.returncode}: {last}")
-        except subprocess.TimeoutExpired:
-            outcome = failed(name, f"it took more than {LIMIT} s")
     print(outcome["skipped"] or f"{time.perf_counter() - begun:.0f} s", flush=True)
     return outcome
 
 
 def failed(name: str, why: str) -> report.Outcome:
-    from _ann.measure import Outcome
-
     return Outcome(name, skipped=why).plain()
 
 
-def cold_lines(data: Any, threads: int) -> list[dict[str, Any]]:
-    try:
-        lines = cold.run(data, threads=threads)
-    except Skip as e:
-        print(f"skipped cold queries: {e}")
-        return []
-    for line in lines:
-        Console().print(
-            f"cold, {line.name}: open {line.open_requests} requests, {line.open_kb:,.0f} kB, {line.open_ms:.0f} ms; "
-            f"query {line.query_requests} requests, {line.query_kb:,.0f} kB, {line.query_ms:.0f} ms; recall {line.recall:.2f}"
-        )
-    return cold.plain(lines)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from _ann.protocol import Contestant, Data, Setting
+from _ann.protocol import Contestant, Data, JoinTruth, Setting
 
 ENOUGH = 0.999
 """A sweep ends where recall is this good."""
@@ -85,12 +85,11 @@ def resident_mb() -> float:
 
 @dataclass(frozen=True)
 class Effort:
-    """How thoroughly to measure: `join` is how many rows are looked up for a self-join, 0 for none."""
+    """How thoroughly to measure."""
 
     k: int
     threads: int
     rounds: int
-    join: int = 0
 
 
 def run(contestant: Contestant, data: Data, name: str, folder: Path, effort: Effort) -> Outcome:
@@ -132,25 +131,19 @@ def run(contestant: Contestant, data: Data, name: str, folder: Path, effort: Eff
         taken = singles(contestant, data.queries, k)
         p50, p99 = np.percentile(taken, [50, 99]) * 1e3
         outcome.single.append(Latency(target, str(setting), score, float(p50), float(p99)))
-    if effort.join and reached:
+    if data.join and reached:
         best = max(reached)
         contestant.prepare(reached[best][1], k=k, threads=threads)
-        outcome.join = self_join(contestant, data, str(reached[best][1]), effort.join, k)
+        outcome.join = self_join(contestant, data.base, data.join, str(reached[best][1]), k)
     return outcome
 
 
-def self_join(contestant: Contestant, data: Data, setting: str, rows: int, k: int) -> Join:
-    """Look up the first rows of the base among all of it; recall from some of them, against an exact search."""
-    from vectorlake.kernels import ExactKnn, Metric
-
-    asked = data.base[:rows]
+def self_join(contestant: Contestant, base: np.ndarray, truth: JoinTruth, setting: str, k: int) -> Join:
+    """Look up the first rows of the base among all of it; recall from some of them."""
     begun = time.perf_counter()
-    found = contestant.search(asked, k)
+    found = contestant.search(base[: truth.rows], k)
     seconds = time.perf_counter() - begun
-    sample = np.random.default_rng(1).choice(len(asked), min(300, len(asked)), replace=False)
-    knn = ExactKnn(asked[sample], k=k, metric=Metric(data.metric))
-    knn.add(data.base, np.arange(len(data.base)))
-    return Join(len(asked), setting, recall(found[sample], np.asarray(knn.result()[0]), k), seconds)
+    return Join(truth.rows, setting, recall(found[truth.sample], truth.neighbors, k), seconds)
 
 
 def quickest(call: Callable[[], object], rounds: int, *, limit: float = 20.0) -> float:

@@ -18,8 +18,8 @@ LOWEST = 0.6
 """Recall where the plot begins."""
 
 
-def plot(outcomes: Sequence[dict[str, Any]], path: Path, title: str) -> None:
-    """Draw three panels: queries a second over recall@10 (the best at each recall), build seconds, megabytes on disk."""
+def plot(outcomes: Sequence[dict[str, Any]], path: Path, *, title: str, k: int) -> None:
+    """Draw three panels: queries a second over recall@k (the best at each recall), build seconds, megabytes on disk."""
     figure, (curves, build, size) = plt.subplots(1, 3, figsize=(17, 6), width_ratios=(2, 1, 1))
     for one in outcomes:
         front = frontier([(p["recall"], p["qps"]) for p in one["points"]])
@@ -35,7 +35,7 @@ def plot(outcomes: Sequence[dict[str, Any]], path: Path, title: str) -> None:
             linestyle="-" if ours else "--",
         )
     curves.set(
-        xlabel="recall@10",
+        xlabel=f"recall@{k}",
         ylabel="queries a second, batched",
         yscale="log",
         xlim=(LOWEST, 1.002),

@@ -14,6 +14,19 @@ class Skip(Exception):
     """A contestant can't take part; the message says why."""
 
 
+class Unreadable(Exception):
+    """A data set can't be read as it was asked for; the message says why."""
+
+
+@dataclass(frozen=True)
+class JoinTruth:
+    """What a self-join of the first `rows` should find: `neighbors` int [s, k] of the rows `sample` int [s]."""
+
+    rows: int
+    sample: np.ndarray
+    neighbors: np.ndarray
+
+
 @dataclass(frozen=True)
 class Data:
     """One data set, as every contestant gets it.
@@ -24,6 +37,7 @@ class Data:
         neighbors: int [m, >= k], the true nearest, nearest first.
         metric: "l2", "cosine" or "dot".
         element: how the vectors came (`float16`, `float32`, `uint8`): what a table stores.
+        join: None where no self-join is asked for.
     """
 
     name: str
@@ -32,6 +46,7 @@ class Data:
     neighbors: np.ndarray
     metric: str
     element: str
+    join: JoinTruth | None = None
 
 
 @dataclass(frozen=True)

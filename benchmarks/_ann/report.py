@@ -76,8 +76,11 @@ def save(outcomes: Sequence[Outcome], facts: dict[str, Any], folder: Path, name:
         from _ann.plots import plot
     except ImportError:
         return [path]
+    measured = [one for one in outcomes if not one["skipped"] and one["points"]]
+    if not measured:
+        return [path]
     picture = folder / f"ann-{name}.png"
-    plot([one for one in outcomes if not one["skipped"] and one["points"]], picture, name)
+    plot(measured, picture, title=name, k=facts["k"])
     return [path, picture]
 
 

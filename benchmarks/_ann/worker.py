@@ -1,15 +1,16 @@
-"""Runs one contestant in this process and prints its outcome as JSON: `python -m _ann.worker NAME DATA …`."""
+"""Runs one contestant in this process, in a folder into which it writes `outcome.json`: `python -m _ann.worker NAME …`.
+
+Needs numpy and what the contestant needs, so that it may be another interpreter than the one that began the run.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-import tempfile
 from pathlib import Path
 
-from _ann import measure
-from _ann.datasets import read
+from _ann import datasets, measure
 from _ann.peers import contestant
 from _ann.protocol import Skip
 
@@ -17,24 +18,19 @@ from _ann.protocol import Skip
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("name")
-    options.add_argument("data", help="a file, a folder, or synthetic")
-    options.add_argument("--rows", type=int)
-    options.add_argument("--metric")
-    options.add_argument("--k", type=int, default=10)
-    options.add_argument("--threads", type=int, default=2)
-    options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--join", type=int, default=0)
-    options.add_argument("--out", type=Path, required=True)
+    options.add_argument("data", type=Path, help="a folder that datasets.save wrote")
+    options.add_argument("folder", type=Path, help="of its own, removed by the caller")
+    options.add_argument("--k", type=int, required=True)
+    options.add_argument("--threads", type=int, required=True)
+    options.add_argument("--rounds", type=int, required=True)
     given = options.parse_args()
     try:
         one = contestant(given.name)
-        data = read(given.data, rows=given.rows, metric=given.metric)
-        with tempfile.TemporaryDirectory(prefix="ann-") as folder:
-            effort = measure.Effort(given.k, given.threads, given.rounds, given.join)
-            outcome = measure.run(one, data, given.name, Path(folder), effort)
+        effort = measure.Effort(given.k, given.threads, given.rounds)
+        outcome = measure.run(one, datasets.load(given.data), given.name, given.folder, effort)
     except Skip as e:
         outcome = measure.Outcome(given.name, skipped=str(e))
-    given.out.write_text(json.dumps(outcome.plain()))
+    (given.folder / "outcome.json").write_text(json.dumps(outcome.plain()))
     return 0
 
 
