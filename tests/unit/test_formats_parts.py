@@ -268,8 +268,27 @@ def test_parquet_files_open_in_other_tools_as_they_are(tmp_path: Path) -> None:
     ]
     table = pq.read_table(tmp_path / "f.parquet")
     assert table.schema.field("id").metadata[b"PARQUET:field_id"] == b"7"
-    assert table["vec"].combine_chunks().equals(vectors)
+    assert table["vec"].cast(vectors.type).combine_chunks().equals(vectors)
     assert table.schema.field("at").type == pa.timestamp("ms", "UTC")
+
+
+def test_parquet_of_any_arrow_release_reads_nulls_among_lists_of_fixed_size(tmp_path: Path) -> None:
+    kind = pa.list_(pa.float32(), 2)
+    table = pa.table(
+        {
+            "vec": pa.array([[1, 2], None, [3, 4]], kind),
+            "in": pa.array([{"v": [1, 2]}, None, {"v": None}], pa.struct([("v", kind)])),
+            "name": pa.array(["a", None, "c"], pa.large_string()),
+        }
+    )
+    pq.write_table(table, tmp_path / "f")  # as earlier releases and other programs do
+    reader = format_named("parquet").open(FileSource(LocalStore(tmp_path), "f"))
+    assert reader.schema.types == table.schema.types
+    assert pa.Table.from_batches(reader.read(None, 0, 3)).to_pylist() == table.to_pylist()
+    assert reader.take(["in"], np.array([2, 0])).to_pylist() == [
+        {"in": {"v": None}},
+        {"in": {"v": [1.0, 2.0]}},
+    ]
 
 
 def test_foreign_parquet_reads_as_it_is(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from vectorlake.formats.lowering import (
     unheld_columns,
 )
 from vectorlake.formats.parquet_bounds import row_group_bounds
+from vectorlake.formats.parquet_footer import metadata_of_plain_types, reads_exactly
 from vectorlake.formats.protocol import FileReader, FileSource, FileWriter, WriteOptions
 from vectorlake.formats.reading import DataFileReader
 from vectorlake.formats.writing import DataFileWriter, refuse
@@ -51,7 +52,7 @@ class ParquetFormat:
             physical=physical,
             options=options,
             group_rows=options.row_group_rows,
-            start=lambda: _Sink(path, physical, options),
+            start=lambda: _Sink(path, schema, physical, options),
         )
 
     def open(self, source: FileSource) -> FileReader:
@@ -61,8 +62,11 @@ class ParquetFormat:
 
 
 def _rule(kind: pa.DataType) -> pa.DataType | None:
-    """Parquet has no seconds and one kind of date."""
+    """Parquet has no seconds, one kind of date, and lists of any length only."""
     t = pa.types
+    # Arrow before 26 can't read a null among lists of fixed size, and every release reads them at half the speed.
+    if t.is_fixed_size_list(kind):
+        return pa.list_(kind.value_field)
     if t.is_date64(kind):
         return pa.date32()
     if t.is_time32(kind) and kind.unit == "s":
@@ -73,14 +77,14 @@ def _rule(kind: pa.DataType) -> pa.DataType | None:
 
 
 class _Sink:
-    def __init__(self, path: Path, schema: pa.Schema, options: WriteOptions) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, physical: pa.Schema, options: WriteOptions) -> None:
         # Dictionaries and statistics of vector elements cost time and say nothing.
         plain = [path for field in schema for path in _leaf_paths(field) if not _holds_vectors(field.type)]
         everything = not any(_holds_vectors(field.type) for field in schema)
         self._file = pa.OSFile(str(path), "wb")
         self._writer = pq.ParquetWriter(
             self._file,
-            schema,
+            physical,
             compression="zstd" if options.compression == "default" else options.compression,
             use_dictionary=everything or plain or False,
             write_statistics=everything or plain or False,
@@ -136,13 +140,17 @@ class _Backend:
             open_input(source.store, source.path, source.size), pre_buffer=source.local is None
         )
         self._metadata: pq.FileMetaData = first.metadata
+        metadata = dict(first.schema_arrow.metadata or {})
+        text = metadata.pop(SCHEMA_KEY, None)
+        self._schema: pa.Schema = first.schema_arrow if text is None else schema_from_text(text.decode())
+        if not reads_exactly(first.schema_arrow):
+            handle = open_input(source.store, source.path, source.size)
+            self._metadata = metadata_of_plain_types(handle)
+            first = pq.ParquetFile(handle, metadata=self._metadata, pre_buffer=source.local is None)
         if source.local is not None:
             self._shared = first
         else:
             self._threads.file = first
-        metadata = dict(first.schema_arrow.metadata or {})
-        text = metadata.pop(SCHEMA_KEY, None)
-        self._schema: pa.Schema = first.schema_arrow if text is None else schema_from_text(text.decode())
         self._stored: pa.Schema = first.schema_arrow
         self._known: dict[str, Bounds | None] = {}
         rows = [self._metadata.row_group(i).num_rows for i in range(self._metadata.num_row_groups)]
