@@ -6,6 +6,7 @@ A connector that registers foreign files builds `Fragment`s and hands them to `L
 from __future__ import annotations
 
 from vectorlake.ids import random_id
+from vectorlake.lake.staged import create_staged, stage_new
 from vectorlake.metadata.deletion import encode_deletes, to_bitmap, to_positions
 from vectorlake.metadata.fragment import DataFile, DeletionVector, FieldBounds, Fragment, Layout
 from vectorlake.metadata.literals import literal_from_json, literal_to_json
@@ -43,6 +44,7 @@ from vectorlake.table.staging import (
     StageMode,
     StreamPosition,
     commit_staged,
+    decode_fragments,
     discard_staged,
     stage_rows,
 )
@@ -58,7 +60,9 @@ __all__ = [
     "StreamPosition",
     "TableRef",
     "commit_staged",
+    "create_staged",
     "discard_staged",
+    "stage_new",
     "stage_rows",
     "ROW_ID",
     "ROW_ID_FIELD_ID",
@@ -86,6 +90,7 @@ __all__ = [
     "Type",
     "View",
     "check_names",
+    "decode_fragments",
     "describe",
     "did_you_mean",
     "encode_deletes",

@@ -163,7 +163,7 @@ class _Run:
     def to_end(self) -> JobRun:
         import vectorlake
 
-        parameters = dict(self.job.parameters)
+        parameters = msgspec.json.decode(msgspec.json.encode(dict(self.job.parameters)))
         record = JobRecord(self.folder.id, self.job.name, parameters, self.clock(), vectorlake.__version__)
         check_parameters(self.folder.begin(record), self.job.name, parameters)
         ended = self.folder.outcome()

@@ -194,7 +194,7 @@ def job_ids(home: Store) -> Iterator[str]:
 
 
 def check_parameters(before: JobRecord, name: str, parameters: dict[str, Any]) -> None:
-    """Refuse to go on with a job that was begun otherwise.
+    """Refuse to go on with a job that was begun otherwise; `parameters` are plain JSON, as `before` has them.
 
     Raises:
         InvalidInputError: names what differs.
@@ -203,18 +203,25 @@ def check_parameters(before: JobRecord, name: str, parameters: dict[str, Any]) -
         raise InvalidInputError(
             f"job {before.id!r} is a {before.name}, not a {name}: start the {name} under another id"
         )
-    # Compared as they were stored: JSON knows no tuples.
-    now = msgspec.json.decode(msgspec.json.encode(parameters))
-    differing = [
-        key for key in sorted({*before.parameters, *now}) if before.parameters.get(key) != now.get(key)
+    was, now = dict(_leaves(before.parameters)), dict(_leaves(parameters))
+    changes = [
+        f"{key} (was {was.get(key)!r}, is {now.get(key)!r})"
+        for key in sorted({*was, *now})
+        if was.get(key) != now.get(key)
     ]
-    if differing:
-        changes = ", ".join(
-            f"{key} (was {before.parameters.get(key)!r}, is {now.get(key)!r})" for key in differing
-        )
+    if changes:
         raise InvalidInputError(
-            f"job {before.id!r} was begun with other parameters: {changes}; start it as before, or under another id"
+            f"job {before.id!r} was begun with other parameters: {', '.join(changes)}; start it as before, or under another id"
         )
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The values in nested JSON objects, by path."""
+    if isinstance(value, dict) and value:
+        for key, member in value.items():
+            yield from _leaves(member, f"{path}.{key}" if path else key)
+    else:
+        yield path, value
 
 
 def check_names(stage: Stage, seen: Sequence[str]) -> None:

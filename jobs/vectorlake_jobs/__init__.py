@@ -1,0 +1,12 @@
+"""Heavy work on tables as jobs: cut into tasks, run on the engine that there is, resumed where it stopped, committed once.
+
+>>> import vectorlake as vl, vectorlake_jobs
+>>> lake = vl.connect("lake")  # doctest: +SKIP
+>>> vectorlake_jobs.knn_join(None, lake.table("items"), lake=lake, into="pairs", k=10)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from vectorlake_jobs._knn_join import knn_join
+
+__all__ = ["knn_join"]
