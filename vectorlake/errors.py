@@ -56,6 +56,17 @@ class OutcomeUnknownError(StorageError):
         self.commit_id = commit_id
 
 
+class JobStoppedError(VectorlakeError):
+    """A job stopped before its end, and committed nothing: start it again under its id, and it goes on where it stopped.
+
+    The message says why, and what has to be mended first.
+    """
+
+    def __init__(self, message: str, *, job_id: str) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+
+
 class DamagedIndexWarning(UserWarning):
     """A part of an index can't be used, which the message names; answers are right all the same, but slower.
 

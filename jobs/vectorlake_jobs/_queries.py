@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 
 from vectorlake.errors import ConflictError, InvalidInputError, NotFoundError
@@ -127,6 +128,7 @@ class FileQueries:
 
         Raises:
             ConflictError: the file was changed since the job was planned.
+            InvalidInputError: pyarrow can't read it.
         """
         file, first = task.input["file"], task.input["first"]
         if not os.path.exists(file) or os.path.getsize(file) != task.input["size"]:
@@ -134,10 +136,15 @@ class FileQueries:
                 f"{file} has changed since the job was planned: drop the job, and start it under another id"
             )
         low, high = task.input["groups"]
-        for batch in _merged(_Opened.at(file).read(low, high, list(columns), rows), rows):
-            numbers = pa.array(range(first, first + batch.num_rows), pa.int64())
-            first += batch.num_rows
-            yield pa.RecordBatch.from_arrays([numbers, *batch.columns], [QUERY, *columns])
+        try:
+            for batch in _merged(_Opened.at(file).read(low, high, list(columns), rows), rows):
+                numbers = pa.array(np.arange(first, first + batch.num_rows))
+                first += batch.num_rows
+                yield pa.RecordBatch.from_arrays([numbers, *batch.columns], [QUERY, *columns])
+        except pa.ArrowException as e:
+            raise InvalidInputError(
+                f"{file} can't be read: {e}; if it is Parquet with null vectors of fixed size, write them as lists"
+            ) from e
 
     def _files(self) -> list[str]:
         path = Path(self.path)

@@ -20,7 +20,7 @@ from vectorlake.cli.app import app
 from vectorlake.cli.command import tell_error
 from vectorlake.cli.failure import ExitCode, exit_code
 from vectorlake.cli.session import Session
-from vectorlake.errors import OutcomeUnknownError, VectorlakeError
+from vectorlake.errors import JobStoppedError, OutcomeUnknownError, VectorlakeError
 
 COMMAND = [sys.executable, "-m", "vectorlake.cli"]
 
@@ -131,7 +131,8 @@ def test_debug_shows_the_traceback(lake: Path) -> None:
 
 def test_every_kind_of_error_has_a_code_of_its_own() -> None:
     kinds = [kind for kind in _all_kinds(VectorlakeError) if kind.__module__ == "vectorlake.errors"]
-    errors = [kind("x", commit_id="c") if kind is OutcomeUnknownError else kind("x") for kind in kinds]
+    wanted = {OutcomeUnknownError: {"commit_id": "c"}, JobStoppedError: {"job_id": "j"}}
+    errors = [kind("x", **wanted.get(kind, {})) for kind in kinds]
     codes = [exit_code(error) for error in errors]
     assert len(set(codes)) == len(kinds)
     assert ExitCode.INTERNAL not in codes

@@ -16,7 +16,9 @@ CONNECTORS = sorted(
 )
 
 # What connectors and jobs may import of vectorlake. A new entry is a promise to plug-ins: think, then add it here.
-PUBLIC_MODULES = frozenset({"vectorlake", "vectorlake.errors", "vectorlake.extend", "vectorlake.jobs"})
+PUBLIC_MODULES = frozenset(
+    {"vectorlake", "vectorlake.cli", "vectorlake.errors", "vectorlake.extend", "vectorlake.jobs"}
+)
 
 ENGINES = frozenset(
     {

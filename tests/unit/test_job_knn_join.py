@@ -94,7 +94,8 @@ def test_an_index_is_used_where_one_is_asked_for(lake: vl.Lake) -> None:
 def test_files_are_numbered_through(lake: vl.Lake, tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "files"
     folder.mkdir()
-    column = vectors(70, (3,))
+    # pyarrow can't read null lists of fixed size back from Parquet.
+    column = vectors(70, () if kind == "parquet" else (3,))
     if kind == "lists":  # as Parquet from other writers has them
         column = column.cast(pa.list_(pa.float32()))
     table = pa.table({"name": [f"f{n}" for n in range(70)], "emb": column})
@@ -186,7 +187,7 @@ def test_as_a_list_column(lake: vl.Lake, itself: bool) -> None:
     assert got == wanted
     days = dict(zip(*(items.scan(columns=["_row_id", "day"]).to_arrow().to_pydict().values()), strict=True))
     assert all(one["day"] == days[one["row_id"]] for many in near for one in many or ())
-    again = knn_join(queries, items, as_column="near", k=3, columns=["day"], **QUICK)
+    again = knn_join(None if itself else written, items, as_column="near", k=3, columns=["day"], **QUICK)
     assert isinstance(again, JobRun)
     assert written.refresh().scan(columns=["near"]).to_arrow() == rows.select(["near"])
 

@@ -10,6 +10,7 @@ from vectorlake.cli import (
     describing,
     indexing,
     inspecting,
+    jobs,
     maintenance,
     reading,
     running,
@@ -64,3 +65,4 @@ writing.register(app)
 versions.register(app)
 maintenance.register(app)
 indexing.register(app)
+jobs.register(app)

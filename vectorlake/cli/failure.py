@@ -11,6 +11,7 @@ from vectorlake.errors import (
     ConflictError,
     CorruptDataError,
     InvalidInputError,
+    JobStoppedError,
     NotFoundError,
     OutcomeUnknownError,
     StorageError,
@@ -32,6 +33,7 @@ class ExitCode(IntEnum):
     UNSUPPORTED = 7
     STORAGE = 8
     OUTCOME_UNKNOWN = 9
+    JOB_STOPPED = 10
     INTERNAL = 70
     INTERRUPTED = 130
     BROKEN_PIPE = 141
@@ -46,6 +48,7 @@ _CODES: Final[tuple[tuple[type[VectorlakeError], ExitCode], ...]] = (
     (UnsupportedError, ExitCode.UNSUPPORTED),
     (OutcomeUnknownError, ExitCode.OUTCOME_UNKNOWN),
     (StorageError, ExitCode.STORAGE),
+    (JobStoppedError, ExitCode.JOB_STOPPED),
 )
 _LINES: Final = re.compile(r"\s*\n\s*")
 

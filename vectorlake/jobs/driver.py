@@ -10,7 +10,7 @@ import msgspec
 
 import vectorlake.errors as errors
 from vectorlake.clock import Clock, system_clock
-from vectorlake.errors import InvalidInputError, VectorlakeError
+from vectorlake.errors import InvalidInputError, JobStoppedError, VectorlakeError
 from vectorlake.ids import NewId, random_id
 from vectorlake.jobs.executor import Call, Capacity, Executor, executor_named
 from vectorlake.jobs.job import Done, Job, StageDone
@@ -63,24 +63,20 @@ class JobRun:
     failures: Sequence[Failure] = ()
 
 
-class JobFailedError(VectorlakeError):
-    """Tasks of a job failed as often as allowed; nothing was committed. Mend the cause and start the job again under its
-    id: it goes on where it stopped."""
+class JobFailedError(JobStoppedError):
+    """A task failed as often as allowed."""
 
     def __init__(self, message: str, *, job_id: str, failures: Sequence[Failure]) -> None:
-        super().__init__(message)
-        self.job_id = job_id
+        super().__init__(message, job_id=job_id)
         self.failures = tuple(failures)
 
 
-class JobCancelledError(VectorlakeError):
-    """Someone cancelled the job; nothing was committed. Start it again under its id to go on, or drop it."""
+class JobCancelledError(JobStoppedError):
+    """Someone cancelled the job."""
 
     def __init__(self, job_id: str) -> None:
-        super().__init__(
-            f"job {job_id!r} was cancelled; nothing was committed: start it again under this id to go on, or drop it"
-        )
-        self.job_id = job_id
+        told = f"job {job_id!r} was cancelled; nothing was committed: start it again under this id to go on, or drop it"
+        super().__init__(told, job_id=job_id)
 
 
 def plan_job(job: Job) -> Plan:

@@ -211,7 +211,8 @@ def check_parameters(before: JobRecord, name: str, parameters: dict[str, Any]) -
     ]
     if changes:
         raise InvalidInputError(
-            f"job {before.id!r} was begun with other parameters: {', '.join(changes)}; start it as before, or under another id"
+            f"job {before.id!r} was begun with other parameters: {', '.join(changes)}; start it as before, or under "
+            "another id"
         )
 
 

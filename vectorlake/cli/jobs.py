@@ -1,0 +1,171 @@
+"""Commands on jobs: those that start one of each kind, and list, status, cancel and drop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vectorlake.cli.command import Columns, Filter, Lake, TableName, command
+from vectorlake.cli.job_command import JobOptions, job_command, jobs_module
+from vectorlake.cli.maintenance import told
+from vectorlake.cli.output import facts, listing
+from vectorlake.cli.session import Session, parse_names
+
+Job = Annotated[str, typer.Argument(metavar="JOB", show_default=False, help="Id of the job")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `job` and its commands to the tree."""
+    group = typer.Typer(
+        no_args_is_help=True,
+        help="Heavy work in tasks that resume: start it, look at it, stop it (docs/jobs.md).",
+    )
+    job_command(group, "knn-join")(knn_join)
+    command(group, "list", rich_help_panel="Look and stop")(list_jobs)
+    command(group, "status", rich_help_panel="Look and stop")(status)
+    command(group, "cancel", rich_help_panel="Look and stop")(cancel)
+    command(group, "drop", rich_help_panel="Look and stop")(drop)
+    app.add_typer(group, name="job", rich_help_panel="Maintain")
+
+
+def knn_join(
+    session: Session,
+    options: JobOptions,
+    lake: Lake,
+    table: TableName,
+    queries: Annotated[
+        str | None,
+        typer.Option(
+            "--queries",
+            metavar="TABLE|FILE",
+            help="Whose neighbours: a table of the lake, or a Parquet or Arrow file or folder [default: TABLE itself]",
+        ),
+    ] = None,
+    into: Annotated[
+        str | None, typer.Option("--into", metavar="TABLE", help="Create this table of the pairs")
+    ] = None,
+    as_column: Annotated[
+        str | None,
+        typer.Option("--as-column", metavar="COLUMN", help="Or fill this list column of the query table"),
+    ] = None,
+    query_column: Annotated[
+        str | None, typer.Option("--query-column", help="The queries' vectors; needed if there are several")
+    ] = None,
+    query_columns: Annotated[
+        str | None,
+        typer.Option("--query-columns", metavar="A,B,…", help="Columns of the queries to carry along"),
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Neighbours of each")] = 10,
+    column: Annotated[
+        str | None, typer.Option("--column", help="TABLE's vectors; needed if there are several")
+    ] = None,
+    metric: Annotated[str | None, typer.Option("--metric", help="l2, cosine, dot or hamming")] = None,
+    filter: Filter = None,
+    columns: Columns = None,
+    mode: Annotated[str | None, typer.Option("--mode", help="exact, index or auto")] = None,
+    index: Annotated[str | None, typer.Option("--index", help="The index to use")] = None,
+    nprobe: Annotated[int | None, typer.Option("--nprobe", help="Partitions of it to look at")] = None,
+    target_recall: Annotated[float | None, typer.Option("--target-recall", help="Or by a recall")] = None,
+) -> None:
+    """The nearest rows of TABLE for each row of a table or file: as a new table, or as a list column."""
+    opened = session.lake(lake)
+    items = opened.table(table)
+    source = queries if queries is None or _is_path(queries) else opened.table(queries)
+    module = jobs_module()
+    options.run(
+        session,
+        lambda **how: module.knn_join(
+            source,
+            items,
+            into=into,
+            lake=opened,
+            as_column=as_column,
+            query_column=query_column,
+            query_columns=parse_names(query_columns) or (),
+            k=k,
+            column=column,
+            metric=metric,
+            filter=filter,
+            columns=parse_names(columns) or (),
+            mode=mode,
+            index=index,
+            nprobe=nprobe,
+            target_recall=target_recall,
+            **how,
+        ),
+    )
+
+
+def _is_path(name: str) -> bool:
+    return "/" in name or Path(name).suffix in (".parquet", ".arrow", ".feather")
+
+
+def list_jobs(session: Session, lake: Lake, table: TableName) -> None:
+    """List the jobs that write a table, the newest first."""
+    from vectorlake.jobs import list_jobs as find
+
+    records = [
+        {
+            "job": one.record.id,
+            "kind": one.record.name,
+            "state": str(one.state),
+            "stage": "" if one.stage is None else one.stage[0],
+            "done": 0 if one.stage is None else one.stage[1],
+            "tasks": 0 if one.stage is None else one.stage[2],
+            "touched": one.touched,
+        }
+        for one in find(session.lake(lake).folder(table))
+    ]
+    listing(
+        session,
+        records,
+        {
+            "job": "left",
+            "kind": "left",
+            "state": "left",
+            "stage": "left",
+            "done": "right",
+            "tasks": "right",
+            "touched": "fixed",
+        },
+        empty="no jobs",
+    )
+
+
+def status(session: Session, lake: Lake, table: TableName, job: Job) -> None:
+    """Tell how far a job is, with which parameters, and why tasks failed."""
+    from vectorlake.cli.values import to_json
+    from vectorlake.jobs import job_status
+
+    found = job_status(session.lake(lake).folder(table), job)
+    record = {
+        "job": found.record.id,
+        "kind": found.record.name,
+        "state": str(found.state),
+        "parameters": found.record.parameters,
+        "stage": None if found.stage is None else found.stage[0],
+        "done": None if found.stage is None else found.stage[1],
+        "tasks": None if found.stage is None else found.stage[2],
+        "outcome": found.outcome,
+        "failures": [str(failure) for failure in found.failures],
+    }
+    shown = {name: value if isinstance(value, str) else to_json(value) for name, value in record.items()}
+    facts(session, record, {name: text for name, text in shown.items() if record[name] not in (None, [])})
+
+
+def cancel(session: Session, lake: Lake, table: TableName, job: Job) -> None:
+    """Ask a job to stop, on whatever machine it runs; started again under its id, it goes on."""
+    from vectorlake.jobs import cancel_job
+
+    cancel_job(session.lake(lake).folder(table), job)
+    told(session, f"asked job {job} to stop", {"cancelled": job})
+
+
+def drop(session: Session, lake: Lake, table: TableName, job: Job) -> None:
+    """Forget a job that does not run: what it has not committed becomes orphans."""
+    from vectorlake.jobs import drop_job
+
+    drop_job(session.lake(lake).folder(table), job)
+    told(session, f"dropped job {job}", {"dropped": job})
