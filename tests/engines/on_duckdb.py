@@ -1,0 +1,95 @@
+"""DuckDB."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import pyarrow as pa
+from engine import Capability, engine
+
+import vectorlake as vl
+
+
+@engine
+class DuckDB:
+    name = "duckdb"
+    needs = ("duckdb",)
+    lacks: ClassVar = {
+        Capability.SQL_WRITE: "a catalog shown by Python is read only for SQL: vectorlake_duckdb.write, or write_table(…)",
+        Capability.UPSERT: "not yet",
+        Capability.ROW_IDS: "not yet",
+        Capability.FLOAT16: "DuckDB has no half floats: they show as FLOAT",
+    }
+    unheld: ClassVar[dict[str, str]] = {
+        "uuid": "not yet",
+        "dec256": "DuckDB's decimals have 38 digits",
+        "dur": "DuckDB has intervals, not durations",
+    }
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+    def read(
+        self,
+        table: vl.Table,
+        *,
+        columns: Sequence[str] | None = None,
+        filter: str | None = None,
+        version: int | str | None = None,
+        with_row_id: bool = False,
+    ) -> pa.Table:
+        names = table.schema.names if columns is None else list(columns)
+        shown = ", ".join(f'"{name}"' for name in [*names, *(["_row_id"] if with_row_id else [])])
+        where = "" if filter is None else f" WHERE {filter}"
+        place = f"lake.{table.name}" if version is None else f"lake.table_at('{table.name}', '{version}')"
+        return self.sql(_lake_of(table), f"SELECT {shown} FROM {place}{where}")
+
+    def sql(self, lake: vl.Lake, query: str) -> pa.Table:
+        import duckdb
+        import vectorlake_duckdb
+
+        with duckdb.connect() as con:
+            vectorlake_duckdb.attach(con, lake)
+            return con.sql(query).to_arrow_table()
+
+    def write(
+        self, lake: vl.Lake, name: str, rows: pa.Table, *, mode: str, primary_key: Sequence[str] = ()
+    ) -> None:
+        import duckdb
+        import vectorlake_duckdb
+
+        with duckdb.connect() as con:
+            con.register("given", rows)
+            vectorlake_duckdb.write(
+                con, "SELECT * FROM given", lake, name, mode=mode, primary_key=primary_key
+            )
+
+    def knn(self, table: vl.Table, queries: pa.Array, k: int, **options: Any) -> pa.Table:
+        import duckdb
+        import vectorlake_duckdb
+
+        names = {"column": "col"}
+        given = "".join(f", {names.get(name, name)} := {_literal(value)}" for name, value in options.items())
+        with duckdb.connect() as con:
+            vectorlake_duckdb.attach(con, _lake_of(table))
+            numbered = pa.table({"query": pa.array(range(len(queries)), pa.int64()), "vector": queries})
+            con.register("queries", numbered)
+            return con.sql(
+                f"SELECT query, rank, row_id, distance FROM knn_join('queries', '{table.name}', {k}, vec := 'vector'{given})"
+            ).to_arrow_table()
+
+    def metadata(self, table: vl.Table, name: str) -> pa.Table:
+        return self.sql(_lake_of(table), f"SELECT * FROM lake.table_{name}('{table.name}')")
+
+
+def _literal(value: object) -> str:
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)
+
+
+def _lake_of(table: vl.Table) -> vl.Lake:
+    folder = table.name.replace(".", "/")
+    return vl.connect(table.uri.removesuffix(f"/{folder}"))
