@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from vectorlake_jobs._backfill import backfill
 from vectorlake_jobs._knn_join import knn_join
 
-__all__ = ["knn_join"]
+__all__ = ["backfill", "knn_join"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,9 @@ import pyarrow as pa
 
 import vectorlake as vl
 from vectorlake.errors import InvalidInputError
-from vectorlake.extend import ColumnWork, Store, TableRef, decode_fragments
-from vectorlake.jobs import Done, Job, JobRun, Plan, Stage, Task, TaskResult, Work, commit_once
+from vectorlake.extend import ColumnWork, Store, TableRef
+from vectorlake.jobs import Done, Job, JobRun, Plan, Stage, Task, TaskResult, Work
+from vectorlake_jobs._columns import ColumnJob
 from vectorlake_jobs._neighbors import FOUND, Search
 from vectorlake_jobs._queries import QUERY, AnyQueries, FileQueries, TableQueries, vector_column
 from vectorlake_jobs._start import RunOptions, start
@@ -164,20 +164,25 @@ class Neighbors:
 
 
 @dataclass(frozen=True)
-class KnnColumn(Job):
+class KnnColumn(ColumnJob):
     """A KNN join into a list column of the query table.
 
     Attributes:
         queries: the table that gets the column; None for `table` itself (a self-join).
         table: among whose rows neighbours are looked for.
-        column: the list column; filled anew if it's there.
+        list_column: the column; filled anew if it's there.
     """
 
     queries: TableRef | None
     table: TableRef
     search: Search
     query_column: str
-    column: str
+    list_column: str
+    rows_of_task: int = TASK_ROWS
+
+    @property
+    def column(self) -> str:
+        return self.list_column
 
     @property
     def name(self) -> str:
@@ -190,41 +195,29 @@ class KnnColumn(Job):
             "table": identity(self.table),
             "search": self.search.parameters,
             "query_column": self.query_column,
-            "as_column": self.column,
+            "as_column": self.list_column,
+            "task_rows": self.rows_of_task,
         }
 
-    def home(self) -> Store:
-        return self._written().open().store
+    @property
+    def task_rows(self) -> int:
+        return self.rows_of_task
 
-    def plan(self) -> Plan:
-        written = self._written()
-        sources = {"table": self.table.version, "queries": written.version}
-        fragments = self._work(sources, memory=1 << 30).fragments()
-        width = 4 * _size_of(written.open().schema.field(self.query_column).type)
-        tasks = (Task(str(number), {}, rows, rows * width) for number, rows in fragments)
-        return Plan(sources, Stage("join", tuple(tasks)))
-
-    def run(self, task: Task, work: Work) -> TaskResult:
-        column = self._work(work.sources, work.memory)
-        part = column.run(int(task.id), self._function(work.sources, work.threads))
-        return column_result(part)
-
-    def commit(self, done: Done) -> Mapping[str, Any]:
-        head = pinned(self._written(), done.sources["queries"]).open_head()
-        table = commit_once(head, done.job_id, since=done.sources["queries"])
-        function = self._function(done.sources, done.threads)
-        snapshot = self._work(done.sources, done.memory).commit(table, column_parts(done.values), function)
-        return {"table": table.name, "version": snapshot.version, "column": self.column}
-
-    def _written(self) -> TableRef:
+    def written(self) -> TableRef:
         return self.table if self.queries is None else self.queries
 
-    def _function(self, sources: Mapping[str, int], threads: int) -> Neighbors:
+    def sources(self) -> dict[str, int]:
+        return {"written": self.written().version, "table": self.table.version}
+
+    def row_bytes(self) -> int:
+        return 4 * _size_of(self.written().open().schema.field(self.query_column).type)
+
+    def function(self, sources: Mapping[str, int], threads: int) -> Neighbors:
         table = pinned(self.table, sources["table"])
         return Neighbors(table, self.search, self.query_column, self.queries is None, threads)
 
-    def _work(self, sources: Mapping[str, int], memory: int) -> ColumnWork:
-        written = pinned(self._written(), sources["queries"])
+    def work(self, sources: Mapping[str, int], memory: int) -> ColumnWork:
+        written = pinned(self.written(), sources["written"])
         target = pinned(self.table, sources["table"]).open()
         schema = written.open().schema
         empty = self.search.of(target, _no_vectors(target, self.search.column), own=None, threads=1)
@@ -239,17 +232,6 @@ class KnnColumn(Job):
             rows="all",
             batch_rows=self.search.batch_rows(_size_of(schema.field(self.query_column).type), memory),
         )
-
-
-def column_result(part: bytes) -> TaskResult:
-    """What `ColumnWork.run` returned as a task's result."""
-    files = [file.path for fragment in decode_fragments(part) for file in fragment.files]
-    return TaskResult({"part": base64.b64encode(part).decode()}, tuple(files))
-
-
-def column_parts(values: Sequence[Mapping[str, Any]]) -> list[bytes]:
-    """What `ColumnWork.commit` takes from the tasks' results."""
-    return [base64.b64decode(value["part"]) for value in values]
 
 
 def list_type(items: pa.Schema) -> pa.DataType:
@@ -314,7 +296,7 @@ def knn_join(
         query_column: the column of vectors of the queries; may be left out if there is one only.
         query_columns: further columns of the queries for the new table.
         k: and the arguments after it: as for `Table.knn`.
-        task_rows: query rows of a task of a join into a new table. An exact search reads the table once for each task.
+        task_rows: query rows of a task. An exact search reads the table once for each task.
         options: of the run (`vectorlake.jobs.run_job`), and `dry_run`.
 
     Returns:
@@ -351,7 +333,9 @@ def knn_join(
             )
         if query_columns:
             raise InvalidInputError("query_columns are for a new table: the query table has them already")
-        job = KnnColumn(None if source is None else source.table, table.ref, search, named, as_column)
+        job = KnnColumn(
+            None if source is None else source.table, table.ref, search, named, as_column, task_rows
+        )
     return start(job, **options)
 
 

@@ -168,7 +168,12 @@ def test_as_a_list_column(lake: vl.Lake, itself: bool) -> None:
     done = knn_join(queries, items, as_column="near", k=3, columns=["day"], **QUICK)
     assert isinstance(done, JobRun)
     written.refresh()
-    assert done.outcome == {"table": written.name, "version": written.version, "column": "near"}
+    assert done.outcome == {
+        "table": written.name,
+        "version": written.version,
+        "column": "near",
+        "values": len(written),
+    }
     name = "vec" if itself else "emb"
     rows = written.scan(columns=["_row_id", name, "near"]).to_arrow()
     ids, near = rows.column("_row_id").to_pylist(), rows.column("near").to_pylist()

@@ -11,7 +11,8 @@ from vectorlake.cli.command import Columns, Filter, Lake, TableName, command
 from vectorlake.cli.job_command import JobOptions, job_command, jobs_module
 from vectorlake.cli.maintenance import told
 from vectorlake.cli.output import facts, listing
-from vectorlake.cli.session import Session, parse_names
+from vectorlake.cli.session import Session, parse_names, parse_pairs
+from vectorlake.cli.writing import ColumnName, Function, Inputs, Sql, parse_json
 
 Job = Annotated[str, typer.Argument(metavar="JOB", show_default=False, help="Id of the job")]
 
@@ -23,6 +24,7 @@ def register(app: typer.Typer) -> None:
         help="Heavy work in tasks that resume: start it, look at it, stop it (docs/jobs.md).",
     )
     job_command(group, "knn-join")(knn_join)
+    job_command(group, "backfill")(backfill)
     command(group, "list", rich_help_panel="Look and stop")(list_jobs)
     command(group, "status", rich_help_panel="Look and stop")(status)
     command(group, "cancel", rich_help_panel="Look and stop")(cancel)
@@ -93,6 +95,54 @@ def knn_join(
             index=index,
             nprobe=nprobe,
             target_recall=target_recall,
+            **how,
+        ),
+    )
+
+
+def backfill(
+    session: Session,
+    options: JobOptions,
+    lake: Lake,
+    table: TableName,
+    column: ColumnName,
+    function: Function = None,
+    sql: Sql = None,
+    kind: Annotated[
+        str | None, typer.Option("--type", metavar="TYPE", help='Add the column, e.g. as "vector(384, f16)"')
+    ] = None,
+    inputs: Inputs = None,
+    argument: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--argument", metavar="KEY=JSON", help="With which a class is made on each worker; repeatable"
+        ),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every row, instead of those where the column is null")
+    ] = False,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows a call")] = 1024,
+    task_rows: Annotated[int, typer.Option("--task-rows", min=1, help="Rows of a task")] = 32_768,
+) -> None:
+    """A column computed by a function or a stateful class for the rows that lack it."""
+    from vectorlake.cli.typewords import parse_type
+
+    opened = session.table(lake, table)
+    given = {key: parse_json(text) for key, text in parse_pairs(argument or [], "--argument").items()}
+    module = jobs_module()
+    options.run(
+        session,
+        lambda **how: module.backfill(
+            opened,
+            column,
+            function,
+            sql=sql,
+            type=None if kind is None else parse_type(kind),
+            inputs=parse_names(inputs),
+            arguments=given,
+            rows="all" if everything else "missing",
+            batch_size=batch_size,
+            task_rows=task_rows,
             **how,
         ),
     )

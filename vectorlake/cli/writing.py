@@ -168,7 +168,7 @@ def add_column(
             definition,
             type=parsed,
             inputs=parse_names(inputs),
-            default=_json(default),
+            default=parse_json(default),
             batch_size=batch_size or BATCH_ROWS,
             progress=advance,
         )
@@ -243,15 +243,22 @@ def _definition(sql: str | None, function: str | None) -> BatchFunction | str | 
         raise InvalidInputError("a column is computed by --sql or by --function, not by both")
     if function is None:
         return sql
-    from vectorlake.cli.functions import load_function
+    from vectorlake.jobs.functions import load_function
 
     return load_function(function)
 
 
-def _json(text: str | None) -> Any:
+def parse_json(text: str | None) -> Any:
+    """A value given as JSON.
+
+    Raises:
+        InvalidInputError: it is none.
+    """
     if text is None:
         return None
     try:
         return json.loads(text)
     except ValueError as e:
-        raise InvalidInputError(f"--default takes JSON, such as 0 or '\"none\"', not {text!r}: {e}") from e
+        raise InvalidInputError(
+            f"a value is given as JSON, such as 0 or '\"none\"', not {text!r}: {e}"
+        ) from e

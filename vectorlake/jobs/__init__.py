@@ -8,6 +8,7 @@ from __future__ import annotations
 from vectorlake.jobs.committing import JobTable, commit_once
 from vectorlake.jobs.driver import JobCancelledError, JobFailedError, JobRun, Progress, plan_job, run_job
 from vectorlake.jobs.executor import Attempt, Call, Capacity, Executor, executor_named, worker_died
+from vectorlake.jobs.functions import load_function
 from vectorlake.jobs.job import Done, Job, Json, StageDone, TaskResult, Work
 from vectorlake.jobs.records import JobFolder
 from vectorlake.jobs.status import JobStatus, State, cancel_job, drop_job, job_status, list_jobs
@@ -43,6 +44,7 @@ __all__ = [
     "executor_named",
     "job_status",
     "list_jobs",
+    "load_function",
     "plan_job",
     "run_job",
     "run_task",

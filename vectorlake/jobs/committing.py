@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -19,9 +20,12 @@ JOB: Final = "job"
 class JobTable(Table):
     """A table whose commits say which job made them; a job that has committed since a version doesn't again."""
 
-    def __init__(self, table: Table, job_id: str, *, since: int) -> None:
+    def __init__(
+        self, table: Table, job_id: str, *, since: int, summary: Mapping[str, str] | None = None
+    ) -> None:
         """`since`: the version that the job had planned from."""
-        context = replace(table._context, audit={**table._context.audit, JOB: job_id})
+        audit = {**table._context.audit, **(summary or {}), JOB: job_id}
+        context = replace(table._context, audit=audit)
         super().__init__(table.name, table._log, table.snapshot, context=context)
         self._job_id = job_id
         self._since = since
@@ -45,13 +49,16 @@ class JobTable(Table):
         return committed_by(self._log, self._job_id, since=self._since, head=snapshot) or snapshot
 
 
-def commit_once(table: Table, job_id: str, *, since: int) -> JobTable:
+def commit_once(
+    table: Table, job_id: str, *, since: int, summary: Mapping[str, str] | None = None
+) -> JobTable:
     """A handle of the table, at its newest version, that commits for a job, and at most once.
 
     Args:
         since: the version that the job was planned from: what it committed itself is looked for after that.
+        summary: what the snapshot is to say besides.
     """
-    found = JobTable(table, job_id, since=since)
+    found = JobTable(table, job_id, since=since, summary=summary)
     found.refresh()
     return found
 

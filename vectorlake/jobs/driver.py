@@ -180,8 +180,7 @@ class _Run:
         stage: Stage | None = plan.stage
         while stage is not None:
             values = self._done(stage, plan.sources)
-            finished = StageDone(msgspec.structs.replace(stage, tasks=()), values)
-            done = replace(done, stages=(*done.stages, finished))
+            done = replace(done, stages=(*done.stages, StageDone(stage, values)))
             stage = self._next(done)
         self._check_cancelled()
         self.folder.record()  # dropped meanwhile, its files may be gone

@@ -129,7 +129,7 @@ def _failure(stage: str, task: str, error: Exception) -> Failure:
         stage,
         task,
         type(error).__name__,
-        str(error) or type(error).__name__,
+        "; ".join([str(error) or type(error).__name__, *getattr(error, "__notes__", ())]),
         "".join(traceback.format_exception(error)),
         isinstance(error, FINAL),
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from vectorlake.errors import NotFoundError
+from vectorlake.errors import InvalidInputError, NotFoundError
 from vectorlake.metadata.fragment import Fragment
 from vectorlake.metadata.snapshot import Snapshot
 from vectorlake.plan.commit import FragmentUpdate
@@ -24,6 +24,7 @@ from vectorlake.table.columns import (
     existing_column_task,
     needing,
     new_column_task,
+    range_values,
 )
 from vectorlake.table.ref import TableRef
 from vectorlake.table.staging import decode_fragments, encode_fragments
@@ -81,19 +82,49 @@ class ColumnWork:
             InvalidInputError: the function returned the wrong number or type of values; names the row ids.
         """
         view = self.table.open().view
+        return self._written(view, fragment_id, self._task(view, function), progress)
+
+    def values(
+        self, fragment_id: int, start: int, stop: int, function: BatchFunction | str
+    ) -> Iterator[pa.Array]:
+        """The values for those of a fragment's physical rows that need one, in order: a part of the work of `run`.
+
+        Writes nothing; arguments and errors as for `run`. For functions so slow that a fragment is too much to lose.
+        """
+        view = self.table.open().view
+        reader = view.reader(self._fragment(view, fragment_id))
+        return range_values(reader, self._task(view, function), start, stop)
+
+    def write(self, fragment_id: int, values: Iterable[pa.Array]) -> bytes:
+        """What `run` does, with values that were computed before: what `values` gave for all of the fragment, in order.
+
+        Raises:
+            InvalidInputError: fewer or more values than rows that need one.
+        """
+        view = self.table.open().view
+        replay = _Replay(iter(values))
+        task = replace(self._task(view, replay), inputs=())
+        part = self._written(view, fragment_id, task, None)
+        replay.check_used_up()
+        return part
+
+    def _written(self, view: View, fragment_id: int, task: ColumnTask, progress: Progress | None) -> bytes:
+        fragment = self._fragment(view, fragment_id)
+        (update,) = compute_fragments(
+            view, [fragment], task, new_id=view.files.context.new_id, progress=progress
+        )
+        written = Fragment(
+            row_count=fragment.row_count, files=update.files, id=update.fragment_id, bounds=update.bounds
+        )
+        return encode_fragments([written])
+
+    def _fragment(self, view: View, fragment_id: int) -> Fragment:
         found = find_fragments(view.log, view.snapshot, {fragment_id})
         if fragment_id not in found:
             raise NotFoundError(
                 f"version {self.table.version} of {self.table.uri} has no fragment {fragment_id}"
             )
-        task = self._task(view, function)
-        (update,) = compute_fragments(
-            view, [found[fragment_id]], task, new_id=view.files.context.new_id, progress=progress
-        )
-        rows = found[fragment_id].row_count
-        return encode_fragments(
-            [Fragment(row_count=rows, files=update.files, id=update.fragment_id, bounds=update.bounds)]
-        )
+        return found[fragment_id]
 
     def commit(self, table: Table, parts: Iterable[bytes], function: BatchFunction | str) -> Snapshot:
         """Commit the parts as one version, fitted to what others have committed since.
@@ -132,6 +163,31 @@ class ColumnWork:
         return new_column_task(
             view, self.name, self.type, function, inputs=inputs, batch_rows=self.batch_rows
         )
+
+
+class _Replay:
+    """Stands for the function where its values are there already: gives as many as it is asked for rows."""
+
+    def __init__(self, values: Iterator[pa.Array]) -> None:
+        self._values = values
+        self._rest: list[pa.Array] = []
+
+    def __call__(self, batch: pa.RecordBatch) -> pa.Array:
+        taken: list[pa.Array] = []
+        left = batch.num_rows
+        while left:
+            array = self._rest.pop() if self._rest else next(self._values, None)
+            if array is None:
+                raise InvalidInputError("there are fewer values than rows that need one")
+            taken.append(array.slice(0, left))
+            if len(array) > left:
+                self._rest.append(array.slice(left))
+            left -= len(taken[-1])
+        return pa.concat_arrays(taken)
+
+    def check_used_up(self) -> None:
+        if self._rest or any(len(array) for array in self._values):
+            raise InvalidInputError("there are more values than rows that need one")
 
 
 def _never(batch: pa.RecordBatch) -> pa.Array:

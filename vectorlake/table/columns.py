@@ -200,18 +200,37 @@ def stored_field(field: Field) -> Field:
     return msgspec.structs.replace(field, nullable=True)
 
 
+def range_values(reader: FragmentReader, task: ColumnTask, start: int, stop: int) -> Iterator[pa.Array]:
+    """The values for those of some physical rows that need one, in their order, batch by batch; writes nothing.
+
+    Raises:
+        InvalidInputError: as `compute`.
+    """
+    for low in range(start, stop, task.batch_rows):
+        positions, _ = _needing_value(reader, task, low, min(low + task.batch_rows, stop))
+        if len(positions):
+            yield _values(reader, task, stored_field(task.field), positions)
+
+
+def _needing_value(
+    reader: FragmentReader, task: ColumnTask, start: int, stop: int
+) -> tuple[np.ndarray, pa.Array | None]:
+    """The positions for which values are computed, and what the column holds there now, if that counts."""
+    live = reader.live(start, stop)
+    positions = np.arange(start, stop) if live is None else live
+    if task.rows is not Rows.MISSING or reader.fragment.file_of(task.field.id) is None:
+        return positions, None
+    present = reader.read([stored_field(task.field)], start, stop).column(0)
+    missing = present.is_null().to_numpy(zero_copy_only=False)
+    return positions[missing[positions - start]], present
+
+
 def _columns(reader: FragmentReader, task: ColumnTask, advance: Callable[[int], None]) -> Iterator[pa.Array]:
     stored = stored_field(task.field)
     kind = stored.to_storage().type
     for start in range(0, reader.fragment.row_count, task.batch_rows):
         stop = min(start + task.batch_rows, reader.fragment.row_count)
-        live = reader.live(start, stop)
-        positions = np.arange(start, stop) if live is None else live
-        present: pa.Array | None = None
-        if task.rows is Rows.MISSING and reader.fragment.file_of(task.field.id) is not None:
-            present = reader.read([stored], start, stop).column(0)
-            missing = present.is_null().to_numpy(zero_copy_only=False)
-            positions = positions[missing[positions - start]]
+        positions, present = _needing_value(reader, task, start, stop)
         column = _values(reader, task, stored, positions) if len(positions) else pa.nulls(0, kind)
         if len(positions) < stop - start:
             column = scattered(column, positions - start, stop - start, present)
@@ -226,7 +245,12 @@ def _values(reader: FragmentReader, task: ColumnTask, stored: Field, positions: 
     contiguous = len(positions) == last - first + 1
     inputs = reader.read(fields, first, last + 1) if contiguous else reader.take(fields, positions)
     where = f"computing column {task.field.name!r} for row ids {_span(reader.row_ids_at(positions))}"
-    array = as_array(task.function(to_output(inputs, fields)), task.field, where)
+    try:
+        returned = task.function(to_output(inputs, fields))
+    except Exception as e:
+        e.add_note(where)
+        raise
+    array = as_array(returned, task.field, where)
     if len(array) != len(positions):
         raise InvalidInputError(
             f"{where}: the function was given {len(positions)} rows and returned {len(array)} values"

@@ -1,4 +1,4 @@
-"""A Python function named on the command line: `module:function` or `file.py:function`."""
+"""A Python function by name: `module:function` or `file.py:function`, as commands and the records of jobs have it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def load_function(name: str) -> Callable[[Any], Any]:
     """
     where, _, function = name.rpartition(":")
     if not where or not function:
-        raise InvalidInputError(f"--function takes module:function or file.py:function, not {name!r}")
+        raise InvalidInputError(
+            f"a function is named module:function or file.py:function, which {name!r} is not"
+        )
     module = _from_file(Path(where)) if where.endswith(".py") else _from_path(where)
     found: Any = module
     for part in function.split("."):
