@@ -12,6 +12,8 @@ from vectorlake.metadata.fragment import DataFile, DeletionVector, FieldBounds, 
 from vectorlake.metadata.literals import literal_from_json, literal_to_json
 from vectorlake.metadata.snapshot import ManifestRef, Snapshot
 from vectorlake.plan.commit import Delta, FragmentUpdate
+from vectorlake.plan.index_changes import OptimizePlan
+from vectorlake.plan.index_changes import Shape as IndexShape
 from vectorlake.schema import (
     ROW_ID,
     ROW_ID_FIELD_ID,
@@ -35,6 +37,7 @@ from vectorlake.store.protocol import ObjectInfo, Store
 from vectorlake.table.column_parts import ColumnWork
 from vectorlake.table.foreign import foreign_files, fragments_of_files
 from vectorlake.table.fragment_reader import FragmentReader
+from vectorlake.table.index_parts import IndexWork
 from vectorlake.table.inspect import MetadataTable, inspect
 from vectorlake.table.ref import TableRef
 from vectorlake.table.scan import RowRange
@@ -76,12 +79,15 @@ __all__ = [
     "Fragment",
     "FragmentReader",
     "FragmentUpdate",
+    "IndexShape",
+    "IndexWork",
     "Layout",
     "ListType",
     "ManifestRef",
     "MapType",
     "MetadataTable",
     "ObjectInfo",
+    "OptimizePlan",
     "ScalarType",
     "Schema",
     "Snapshot",

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from vectorlake_jobs._backfill import backfill
+from vectorlake_jobs._index import build_index, update_index
 from vectorlake_jobs._knn_join import knn_join
 
-__all__ = ["backfill", "knn_join"]
+__all__ = ["backfill", "build_index", "knn_join", "update_index"]

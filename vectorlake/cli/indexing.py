@@ -78,7 +78,7 @@ def create(
             seed=seed,
             calibrate=calibrate,
             progress=advance,
-            **_options(option),
+            **parse_options(option),
         )
     made = opened.snapshot.summary["index"]
     told_commit(session, opened, before, f"indexed {opened.name}: {made}")
@@ -183,7 +183,7 @@ def rebuild(
             threads=threads,
             seed=seed,
             progress=advance,
-            **_options(option),
+            **parse_options(option),
         )
     told_commit(session, opened, before, f"rebuilt index {index} of {opened.name}")
 
@@ -196,7 +196,7 @@ def drop(session: Session, lake: Lake, table: TableName, index: IndexName) -> No
     told_commit(session, opened, before, f"dropped index {index} of {opened.name}")
 
 
-def _options(pairs: list[str] | None) -> dict[str, Any]:
+def parse_options(pairs: list[str] | None) -> dict[str, Any]:
     """Options of a kind: numbers, true and false as JSON has them, anything else as text."""
     return {key: _value(text) for key, text in parse_pairs(pairs or [], "--option").items()}
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vectorlake.cli.command import Columns, Filter, Lake, TableName, command
+from vectorlake.cli.indexing import IndexName, Options, Seed, parse_options
 from vectorlake.cli.job_command import JobOptions, job_command, jobs_module
 from vectorlake.cli.maintenance import told
 from vectorlake.cli.output import facts, listing
@@ -25,6 +26,8 @@ def register(app: typer.Typer) -> None:
     )
     job_command(group, "knn-join")(knn_join)
     job_command(group, "backfill")(backfill)
+    job_command(group, "build-index")(build_index)
+    job_command(group, "update-index")(update_index)
     command(group, "list", rich_help_panel="Look and stop")(list_jobs)
     command(group, "status", rich_help_panel="Look and stop")(status)
     command(group, "cancel", rich_help_panel="Look and stop")(cancel)
@@ -145,6 +148,64 @@ def backfill(
             task_rows=task_rows,
             **how,
         ),
+    )
+
+
+def build_index(
+    session: Session,
+    options: JobOptions,
+    lake: Lake,
+    table: TableName,
+    column: Annotated[
+        str | None, typer.Option("--column", help="The vector column; needed if there are several")
+    ] = None,
+    kind: Annotated[str, typer.Option("--kind", help="ivf, graph, flat, …")] = "ivf",
+    metric: Annotated[str, typer.Option("--metric", help="l2, cosine, dot or hamming")] = "l2",
+    name: Annotated[
+        str | None, typer.Option("--name", help="Of the index; column and kind by default")
+    ] = None,
+    option: Options = None,
+    seed: Seed = 0,
+    task_rows: Annotated[int, typer.Option("--task-rows", min=1, help="Rows of a task")] = 131_072,
+    calibrate: Annotated[
+        bool, typer.Option(help="Measure recall, so that searches can be asked for a recall")
+    ] = True,
+) -> None:
+    """Build an index over a vector column: train once, encode parts side by side, merge, commit once."""
+    opened = session.table(lake, table)
+    module = jobs_module()
+    options.run(
+        session,
+        lambda **how: module.build_index(
+            opened,
+            column,
+            kind,
+            name=name,
+            metric=metric,
+            seed=seed,
+            task_rows=task_rows,
+            calibrate=calibrate,
+            index_options=parse_options(option),
+            **how,
+        ),
+    )
+
+
+def update_index(
+    session: Session,
+    options: JobOptions,
+    lake: Lake,
+    table: TableName,
+    index: IndexName,
+    seed: Seed = 0,
+    task_rows: Annotated[int, typer.Option("--task-rows", min=1, help="Rows of a task")] = 131_072,
+) -> None:
+    """Take rows that an index lacks into it, merge small segments, leave out dead rows."""
+    opened = session.table(lake, table)
+    module = jobs_module()
+    options.run(
+        session,
+        lambda **how: module.update_index(opened, index, seed=seed, task_rows=task_rows, **how),
     )
 
 

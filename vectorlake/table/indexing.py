@@ -170,6 +170,10 @@ class Indexing:
             raise
         if not done:
             return None
+        return self._optimizing(done)
+
+    def _optimizing(self, done: Sequence[tuple[Index, Index, OptimizePlan]]) -> Build:
+        """The change from some indexes (before, after) by what was planned for them."""
         base, log = self._view.snapshot, self._view.log
 
         def change(head: Snapshot) -> Delta:
@@ -305,8 +309,6 @@ class Indexing:
         work, version = self._work(before, kind), self._view.snapshot.version
         field = column_of(self._view, before)
         model = open_file(self._view, before.model)
-        states = {state.segment.id: state for state in covered.states}
-        opened = {one.segment.id: one for one in covered.segments}
         fresh: list[IndexSegment] = []
 
         def write(made: Made | None, skipped: np.ndarray) -> None:
@@ -314,16 +316,7 @@ class Indexing:
             written.append(fresh[-1].file)
 
         def joined(ids: Sequence[str], more: Sequence[tuple[Made | None, np.ndarray]]) -> None:
-            sources: list[tuple[ArraySource, np.ndarray]] = [
-                (open_file(self._view, opened[one].segment.file), opened[one].live)
-                for one in ids
-                if one in opened and states[one].live
-            ]
-            sources += [(made.source, np.ones(len(made.arrays["row_ids"]), bool)) for made, _ in more if made]
-            skipped = np.concatenate(
-                [np.empty(0, np.int64), *(states[one].skipped for one in ids), *(ids_ for _, ids_ in more)]
-            )
-            write(merged(work, model, sources) if sources else None, skipped)
+            write(*self._joined(work, model, covered, ids, more))
 
         added: list[tuple[Made | None, np.ndarray]] = []
         if plan.add_rows:
@@ -338,6 +331,28 @@ class Indexing:
             joined([one_id], [])
         gone = {*plan.merge, *plan.rewrite, *plan.drop}
         return (*(segment for segment in before.segments if segment.id not in gone), *fresh)
+
+    def _joined(
+        self,
+        work: Work,
+        model: ArraySource,
+        covered: Coverage,
+        ids: Sequence[str],
+        more: Sequence[tuple[Made | None, np.ndarray]] = (),
+    ) -> tuple[Made | None, np.ndarray]:
+        """Some segments, and what was encoded besides, as one without dead rows; and the rows that these skipped."""
+        states = {state.segment.id: state for state in covered.states}
+        opened = {one.segment.id: one for one in covered.segments}
+        sources: list[tuple[ArraySource, np.ndarray]] = [
+            (open_file(self._view, opened[one].segment.file), opened[one].live)
+            for one in ids
+            if one in opened and states[one].live
+        ]
+        sources += [(made.source, np.ones(len(made.arrays["row_ids"]), bool)) for made, _ in more if made]
+        skipped = np.concatenate(
+            [np.empty(0, np.int64), *(states[one].skipped for one in ids), *(ids_ for _, ids_ in more)]
+        )
+        return merged(work, model, sources) if sources else None, skipped
 
     def _committing(self, operation: str, index: Index, *, before: Index | None) -> Build:
         base, log = self._view.snapshot, self._view.log
