@@ -14,6 +14,7 @@ from vectorlake.metadata.snapshot import ManifestRef, Snapshot
 from vectorlake.plan.commit import Delta, FragmentUpdate
 from vectorlake.plan.index_changes import OptimizePlan
 from vectorlake.plan.index_changes import Shape as IndexShape
+from vectorlake.plan.keys import hash_keys
 from vectorlake.schema import (
     ROW_ID,
     ROW_ID_FIELD_ID,
@@ -102,6 +103,7 @@ __all__ = [
     "encode_deletes",
     "find_fragments",
     "foreign_files",
+    "hash_keys",
     "fragments_of_files",
     "inspect",
     "is_vector",

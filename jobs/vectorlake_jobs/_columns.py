@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -88,7 +88,7 @@ class ColumnJob(Job):
         column = self.work(work.sources, work.memory)
         if work.stage.name == "write":
             parts = (_get(work.scratch, part) for part in task.input["parts"])
-            return _column_result(column.write(int(task.id), (array for part in parts for array in part)))
+            return column_result(column.write(int(task.id), (array for part in parts for array in part)))
         start, stop = task.input["rows"]
         function = self.function(work.sources, work.threads)
         values = list(column.values(task.input["fragment"], start, stop, function))
@@ -99,7 +99,7 @@ class ColumnJob(Job):
         since = done.sources["written"]
         head = pinned(self.written(), since).open_head()
         table = commit_once(head, done.job_id, since=since, summary=self.summary())
-        parts = [base64.b64decode(value["part"]) for value in done.values]
+        parts = column_parts(done.values)
         work, function = self.work(done.sources, done.memory), self.function(done.sources, done.threads)
         version = work.commit(table, parts, function).version
         values = sum(value["values"] for value in done.stages[0].values)
@@ -123,6 +123,12 @@ def _get(scratch: Store, name: str) -> Iterator[pa.Array]:
         yield from (reader.get_batch(number).column(0) for number in range(reader.num_record_batches))
 
 
-def _column_result(part: bytes) -> TaskResult:
+def column_result(part: bytes) -> TaskResult:
+    """A part of a column, as `ColumnWork` returned it, as a task's result."""
     files = [file.path for fragment in decode_fragments(part) for file in fragment.files]
     return TaskResult({"part": base64.b64encode(part).decode()}, tuple(files))
+
+
+def column_parts(values: Sequence[Mapping[str, Any]]) -> list[bytes]:
+    """The parts of a column, as `ColumnWork.commit` takes them, from the results of tasks."""
+    return [base64.b64decode(value["part"]) for value in values]

@@ -1,0 +1,220 @@
+"""Clustering: k-means over all rows of a table, or mini-batches of them, each pass a stage; the clusters as a column."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Unpack
+
+import numpy as np
+
+import vectorlake as vl
+from vectorlake.errors import InvalidInputError
+from vectorlake.jobs import Done, JobRun, Plan, Stage, Task, TaskResult, Work
+from vectorlake_jobs._arrays import Matrix, load, save, unit
+from vectorlake_jobs._fit import (
+    SAMPLE,
+    TASK_ROWS,
+    FitColumn,
+    added_up,
+    chosen_column,
+    dimension_of,
+    one_of,
+    positive,
+    samples_of,
+    share_of,
+)
+from vectorlake_jobs._models import Model, nearest
+from vectorlake_jobs._start import RunOptions, start
+from vectorlake_jobs._tables import NewTable, pinned, split_tasks
+
+_SAMPLES: Final = 64
+"""Sampled rows for each cluster, from which the first centroids come."""
+_WARM_UP: Final = 5
+"""Passes over the sample before those over the table."""
+
+
+@dataclass(frozen=True)
+class Cluster(FitColumn):
+    """k-means (Lloyd 1982), begun with k-means++ (Arthur, Vassilvitskii 2007) on a sample.
+
+    Attributes:
+        k: clusters.
+        metric: `l2`, or `cosine` for vectors divided by their lengths (spherical k-means).
+        iterations: passes, at most.
+        tolerance: it ends when no centroid moves by more than this share of the rows' spread.
+        batch_share: of the tasks that a pass takes (mini-batches; Sculley 2010); 1 for all.
+    """
+
+    k: int
+    metric: str
+    iterations: int
+    tolerance: float
+    batch_share: float
+
+    @property
+    def name(self) -> str:
+        return "cluster"
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return {
+            "k": self.k,
+            "metric": self.metric,
+            "iterations": self.iterations,
+            "tolerance": self.tolerance,
+            "batch_share": self.batch_share,
+        }
+
+    def first(self, tasks: tuple[Task, ...]) -> Stage:
+        rows = sum(task.rows for task in tasks)
+        return Stage(SAMPLE, tasks, {"share": share_of(rows, max(_SAMPLES * self.k, 10_000))})
+
+    def fit(self, task: Task, work: Work) -> TaskResult:
+        if work.stage.name == SAMPLE:
+            return self.sampled(task, work, work.stage.shared["share"], self.metric)
+        centroids = load(work.scratch, work.stage.shared["centroids"])["centroids"]
+        sums, counts, spread = np.zeros(centroids.shape), np.zeros(len(centroids)), 0.0
+        for rows in self.batches(task, work):
+            part = self._given(rows)
+            places, distances = nearest(part, centroids)
+            order = np.argsort(places, kind="stable")
+            filled, starts = np.unique(places[order], return_index=True)
+            sums[filled] += np.add.reduceat(part[order].astype(np.float64), starts)
+            counts += np.bincount(places, minlength=len(centroids))
+            spread += float(distances.sum(dtype=np.float64))
+        path = f"{work.stage.name}/{task.id}.npz"
+        save(work.scratch, path, sums=sums, counts=counts, inertia=np.array(spread))
+        return TaskResult({"sums": path})
+
+    def fitted(self, done: Done) -> Model | Stage:
+        turn = len(done.stages) - 1  # passes done
+        if turn == 0:
+            before, centroids, moved = None, self._start(self._given(samples_of(done, SAMPLE))), np.inf
+        else:
+            stage = done.stages[-1].stage
+            before = load(done.scratch, stage.shared["centroids"])["centroids"]
+            centroids, moved = self._moved(before, done, stage)
+        if turn >= self.iterations or moved <= self.tolerance:
+            return self._ended(centroids)
+        return self._pass(turn, centroids, done)
+
+    def report(self, done: Done) -> Mapping[str, Any]:
+        passes = done.stages[-2].stage.name
+        total = added_up(done, passes)
+        return {"passes": len(done.stages) - 2, "inertia": float(total["inertia"])}
+
+    def _given(self, rows: Matrix) -> Matrix:
+        return unit(rows) if self.metric == "cosine" else rows
+
+    def _start(self, sample: Matrix) -> Matrix:
+        from sklearn.cluster import KMeans
+
+        distinct = np.unique(sample, axis=0)
+        if len(distinct) < self.k:
+            raise InvalidInputError(
+                f"k is {self.k}, but only {len(distinct):,} different vectors were found among {len(sample):,} sampled: "
+                "take a smaller k"
+            )
+        warm = KMeans(self.k, n_init=1, max_iter=_WARM_UP, random_state=self.seed).fit(sample)
+        return np.asarray(warm.cluster_centers_, np.float32)
+
+    def _moved(self, before: Matrix, done: Done, stage: Stage) -> tuple[Matrix, float]:
+        total = added_up(done, stage.name)
+        counts, sums = total["counts"], total["sums"]
+        seen = np.array(stage.shared["seen"]) + counts
+        filled = counts > 0
+        after = before.astype(np.float64)
+        means = sums[filled] / counts[filled, None]
+        # Of a whole pass the means are the centroids; a mini-batch moves them by its share of what was seen so far.
+        share = 1.0 if self.batch_share >= 1 else (counts[filled] / seen[filled])[:, None]
+        after[filled] += share * (means - after[filled])
+        if self.metric == "cosine":
+            after = unit(after.astype(np.float32)).astype(np.float64)
+        spread = float(total["inertia"]) / max(float(counts.sum()), 1)
+        farthest = float(((after - before) ** 2).sum(axis=1).max())
+        return after.astype(np.float32), farthest / spread if spread else 0.0
+
+    def _pass(self, turn: int, centroids: Matrix, done: Done) -> Stage:
+        table = pinned(self.table, done.sources["table"]).open()
+        tasks = split_tasks(table.scan([self.column]).splits(self.task_rows))
+        if self.batch_share < 1:
+            rng = np.random.default_rng([self.seed, turn, 7])
+            wanted = max(1, round(self.batch_share * len(tasks)))
+            tasks = tuple(tasks[i] for i in np.sort(rng.choice(len(tasks), wanted, replace=False)))
+        seen = np.zeros(self.k)
+        if turn and self.batch_share < 1:
+            last = done.stages[-1].stage
+            seen = np.array(last.shared["seen"]) + added_up(done, last.name)["counts"]
+        path = save(done.scratch, f"centroids-{turn}.npz", centroids=centroids)
+        return Stage(f"pass-{turn}", tasks, {"centroids": path, "seen": seen.tolist()})
+
+    def _ended(self, centroids: Matrix) -> Model:
+        settings = {"metric": self.metric, "dimension": centroids.shape[1]}
+        return Model("kmeans", settings, {"centroids": centroids})
+
+
+def cluster(
+    table: vl.Table,
+    *,
+    k: int,
+    column: str | None = None,
+    as_column: str = "cluster",
+    metric: str = "l2",
+    iterations: int = 20,
+    tolerance: float = 1e-4,
+    batch_share: float = 1.0,
+    model: str | None = None,
+    lake: vl.Lake | None = None,
+    seed: int = 0,
+    task_rows: int = TASK_ROWS,
+    **options: Unpack[RunOptions],
+) -> JobRun | Plan:
+    """Cluster the rows of a table by k-means, in passes whose tasks resume; the table need not fit memory.
+
+    Args:
+        table: whose rows; at the version of this handle.
+        k: clusters.
+        column: the vectors; may be left out if there is one column of them.
+        as_column: the int32 column of the clusters' numbers, from 0; null where there is no vector.
+        metric: `"l2"` or `"cosine"`.
+        iterations: passes over the table, at most.
+        tolerance: stop when no centroid moves farther (squared) than this share of the rows' mean squared distance.
+        batch_share: of the table that a pass looks at: below 1, mini-batches.
+        model: creates a table of this name in `lake` that keeps the centroids, for `apply_model`.
+        seed: the same data and seed give the same clusters.
+        task_rows: rows of a task.
+        options: of the run (`vectorlake.jobs.run_job`), and `dry_run`.
+
+    Returns:
+        What was done (its outcome tells the passes and the inertia, the sum of squared distances, of the last one), or
+        with `dry_run` the plan.
+
+    Raises:
+        InvalidInputError: whatever can't be, such as fewer different vectors than clusters; nothing was written.
+    """
+    one_of("metric", metric, ("l2", "cosine"))
+    positive("k", k)
+    positive("iterations", iterations)
+    if not 0 < batch_share <= 1:
+        raise InvalidInputError(f"batch_share must be above 0 and at most 1, not {batch_share!r}")
+    named = chosen_column(table, column, as_column)
+    dimension_of(table, named)
+    place = kept_in(lake, model)
+    job = Cluster(
+        table.ref, named, as_column, place, seed, task_rows, k, metric, iterations, tolerance, batch_share
+    )
+    return start(job, **options)
+
+
+def kept_in(lake: vl.Lake | None, model: str | None) -> NewTable | None:
+    """The table that is to keep a model.
+
+    Raises:
+        InvalidInputError: no lake to create it in.
+    """
+    if model is None:
+        return None
+    if lake is None:
+        raise InvalidInputError("say in which lake the model is to be kept: lake=")
+    return NewTable.of(lake, model)
