@@ -5,8 +5,11 @@ A connector that registers foreign files builds `Fragment`s and hands them to `L
 
 from __future__ import annotations
 
+from vectorlake.expr import Semantics
 from vectorlake.ids import random_id
+from vectorlake.lake.naming import named_table, table_at
 from vectorlake.lake.staged import create_staged, stage_new
+from vectorlake.lake.write_mode import WriteMode, write_into
 from vectorlake.metadata.deletion import encode_deletes, to_bitmap, to_positions
 from vectorlake.metadata.fragment import DataFile, DeletionVector, FieldBounds, Fragment, Layout
 from vectorlake.metadata.literals import literal_from_json, literal_to_json
@@ -30,8 +33,10 @@ from vectorlake.schema import (
     check_names,
     describe,
     did_you_mean,
+    is_multivector,
     is_vector,
     schema_from_arrow,
+    storage_array,
     type_to_arrow,
 )
 from vectorlake.store.protocol import ObjectInfo, Store
@@ -91,11 +96,13 @@ __all__ = [
     "OptimizePlan",
     "ScalarType",
     "Schema",
+    "Semantics",
     "Snapshot",
     "Store",
     "StructType",
     "Type",
     "View",
+    "WriteMode",
     "check_names",
     "decode_fragments",
     "describe",
@@ -106,13 +113,18 @@ __all__ = [
     "hash_keys",
     "fragments_of_files",
     "inspect",
+    "is_multivector",
     "is_vector",
     "literal_from_json",
     "literal_to_json",
+    "named_table",
     "random_id",
     "schema_from_arrow",
+    "storage_array",
+    "table_at",
     "to_bitmap",
     "to_positions",
     "type_to_arrow",
     "write_fragments",
+    "write_into",
 ]

@@ -16,8 +16,9 @@ from collections.abc import Mapping, Sequence
 import duckdb
 
 from vectorlake import Lake, Table
+from vectorlake.extend import WriteMode
 from vectorlake_duckdb._catalog import attach, detach, find_attached, refresh
-from vectorlake_duckdb._write import Query, WriteMode
+from vectorlake_duckdb._write import Query
 from vectorlake_duckdb._write import write as _write
 
 __all__ = ["WriteMode", "attach", "create_table", "detach", "refresh", "write"]
@@ -40,7 +41,8 @@ def write(
         query: a SELECT, or a relation such as `con.sql(...)` returns.
         lake: where the table is: a lake, or the name that one is attached under.
         name: the table, `ns.items`.
-        mode: `"append"`, `"overwrite"` (replace all rows) or `"create"` (with `primary_key` and `properties`).
+        mode: `"append"`, `"overwrite"` (replace all rows), `"upsert"` (replace those of the same primary key) or
+            `"create"` (with `primary_key` and `properties`).
 
     Returns:
         The table, at the version written. A table that is created in an attached lake shows there at once.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import itertools
 import re
 import threading
@@ -17,11 +16,10 @@ import duckdb
 import pyarrow as pa
 
 from vectorlake import AlreadyExistsError, InvalidInputError, Lake, NotFoundError, Table
-from vectorlake.extend import ROW_ID, did_you_mean
+from vectorlake.extend import ROW_ID, did_you_mean, table_at, write_into
 from vectorlake_duckdb import _functions as functions
 from vectorlake_duckdb._functions import quoted_name, quoted_text
 from vectorlake_duckdb._read import PIN, Pins, Shown, TableHandle, TableSource
-from vectorlake_duckdb._write import WriteMode, write_into
 
 _DEFAULT: Final = "main"
 _PLACES: Final = 16
@@ -102,7 +100,7 @@ class Attached:
     def write(self, table: str, rows: pa.StructArray, mode: str) -> dict[str, Any]:
         """Write rows in one commit."""
         data = pa.Table.from_struct_array(rows)
-        written = write_into(self.lake, plain_name(table, self.name), data, WriteMode.parse(mode))
+        written = write_into(self.lake, plain_name(table, self.name), data, mode)
         return {"table": written.name, "version": written.version, "rows": len(data)}
 
     # --- handles, sources and views ---
@@ -324,17 +322,6 @@ def _find(con: duckdb.DuckDBPyConnection, name: str) -> tuple[str, Attached]:
             if key in _attached:
                 return key, _attached[key]
     raise NotFoundError(f"no lake is attached as {name!r}{did_you_mean(name, known)}: attach it first")
-
-
-def table_at(table: Table, version: str) -> Table:
-    """A table at a version that SQL names: a number, a tag, or a time (UTC unless it says otherwise)."""
-    try:
-        time = dt.datetime.fromisoformat(version) if ":" in version else None
-    except ValueError as e:
-        raise InvalidInputError(f"{version!r} is no version: name a number, a tag or a time") from e
-    if time is None:
-        return table.at(version)
-    return table.at(time if time.tzinfo else time.replace(tzinfo=dt.UTC))
 
 
 def plain_name(name: str, catalog: str) -> str:

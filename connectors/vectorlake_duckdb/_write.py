@@ -3,35 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from typing import Final, TypeAlias
 
 import duckdb
 
-from vectorlake import InvalidInputError, Lake, Table
+from vectorlake import Lake, Table
+from vectorlake.extend import WriteMode, write_into
 
 BATCH_ROWS: Final = 65_536
 
 Query: TypeAlias = "str | duckdb.DuckDBPyRelation"
 """A SELECT, or a relation such as `con.sql(…)` returns."""
-
-
-class WriteMode(StrEnum):
-    """What happens to the rows that are there."""
-
-    CREATE = "create"
-    """There must be no table; it is created."""
-    APPEND = "append"
-    """They stay."""
-    OVERWRITE = "overwrite"
-    """They are replaced."""
-
-    @classmethod
-    def parse(cls, mode: str | WriteMode) -> WriteMode:
-        try:
-            return cls(mode)
-        except ValueError as e:
-            raise InvalidInputError(f"mode must be 'create', 'append' or 'overwrite', not {mode!r}") from e
 
 
 def write(
@@ -51,7 +33,8 @@ def write(
         query: a SELECT, or a relation.
         lake: where the table is.
         name: the table, `ns.items`.
-        mode: `"append"`, `"overwrite"` (replace all rows) or `"create"` (with `primary_key` and `properties`).
+        mode: `"append"`, `"overwrite"` (replace all rows), `"upsert"` (replace those of the same primary key) or
+            `"create"` (with `primary_key` and `properties`).
 
     Returns:
         The table, at the version written.
@@ -62,29 +45,9 @@ def write(
         InvalidInputError: an unknown mode, or columns and values that don't fit; nothing is written.
         duckdb.Error: the query failed; nothing is written.
     """
-    parsed = WriteMode.parse(mode)
+    parsed = WriteMode.parse(mode)  # before the query runs
     reader = (con.sql(query) if isinstance(query, str) else query).to_arrow_reader(BATCH_ROWS)
     try:
         return write_into(lake, name, reader, parsed, primary_key=primary_key, properties=properties)
     finally:
         reader.close()
-
-
-def write_into(
-    lake: Lake,
-    name: str,
-    data: object,
-    mode: WriteMode,
-    *,
-    primary_key: Sequence[str] = (),
-    properties: Mapping[str, str] | None = None,
-) -> Table:
-    """Write Arrow data into a table."""
-    if mode is WriteMode.CREATE:
-        return lake.create_table(name, data, primary_key=primary_key, properties=properties)
-    table = lake.table(name)
-    if mode is WriteMode.APPEND:
-        table.append(data)
-    else:
-        table.overwrite(data)
-    return table

@@ -46,6 +46,14 @@ def test_create_append_and_overwrite(con: duckdb.DuckDBPyConnection, lake: vl.La
     assert len(lake.table("ns.items").at(2)) == 15
 
 
+def test_upsert_replaces_rows_of_the_same_key(con: duckdb.DuckDBPyConnection, lake: vl.Lake) -> None:
+    vectorlake_duckdb.create_table(con, "ns.items", NUMBERS.format(4), primary_key=["id"])
+    changed = "SELECT id + 2 AS id, 'new' AS name, vec FROM lake.ns.items"
+    assert len(vectorlake_duckdb.write(con, changed, lake, "ns.items", mode="upsert")) == 6
+    found = con.execute("SELECT id, name FROM lake.ns.items ORDER BY id").fetchall()
+    assert found == [(0, "n0"), (1, "n1"), *((i, "new") for i in range(2, 6))]
+
+
 def test_a_relation_and_the_callers_variables(con: duckdb.DuckDBPyConnection, lake: vl.Lake) -> None:
     frame = pa.table({"id": [1, 2], "price": [0.5, 1.5]})
     relation = con.sql("SELECT id, price * 2 AS price FROM frame WHERE id > 1")
@@ -99,7 +107,9 @@ def test_failures_write_nothing_and_free_the_connection(
     with pytest.raises(NotFoundError, match=r"no lake is attached as 'lakes'.*did you mean 'lake'"):
         vectorlake_duckdb.write(con, NUMBERS.format(1), "lakes", "ns.items")
     with pytest.raises(InvalidInputError, match="mode must be"):
-        vectorlake_duckdb.write(con, NUMBERS.format(1), lake, "ns.items", mode="upsert")
+        vectorlake_duckdb.write(con, NUMBERS.format(1), lake, "ns.items", mode="insert")
+    with pytest.raises(InvalidInputError, match="settings of a new table"):
+        vectorlake_duckdb.write(con, NUMBERS.format(1), lake, "ns.items", primary_key=["id"])
     assert lake.tables() == ["ns.items"]
     assert len(lake.table("ns.items").history()) == 1
     assert con.execute("SELECT count(*) FROM lake.ns.items").fetchall() == [(10,)]

@@ -17,7 +17,6 @@ class DuckDB:
     needs = ("duckdb",)
     lacks: ClassVar = {
         Capability.SQL_WRITE: "a catalog shown by Python is read only for SQL: vectorlake_duckdb.write, or write_table(…)",
-        Capability.UPSERT: "not yet",
         Capability.ROW_IDS: "not yet",
         Capability.FLOAT16: "DuckDB has no half floats: they show as FLOAT",
     }

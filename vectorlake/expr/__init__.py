@@ -10,6 +10,7 @@ from vectorlake.expr.arrow import from_pyarrow
 from vectorlake.expr.bounds import Bounds, bounds_key, prune_mask
 from vectorlake.expr.nodes import And, Column, Expr, Literal, Not, OpaqueExpr, Or
 from vectorlake.expr.parse import parse_expression, parse_filter
+from vectorlake.expr.semantics import Semantics, with_nan_greatest
 
 __all__ = [
     "And",
@@ -20,6 +21,7 @@ __all__ = [
     "Not",
     "OpaqueExpr",
     "Or",
+    "Semantics",
     "bind",
     "bounds_key",
     "from_pyarrow",
@@ -32,8 +34,11 @@ __all__ = [
 def bind(
     filter: str | pc.Expression | Expr | None,
     schema: pa.Schema,
+    semantics: Semantics = Semantics.ARROW,
 ) -> Expr | None:
     """A filter in any of its forms, bound to a schema; None, which is no filter, stays None.
+
+    A pyarrow expression is taken as `semantics` say; SQL text has its own.
 
     Raises InvalidInputError when it is no valid condition on the columns of the schema.
     """
@@ -42,12 +47,12 @@ def bind(
     if isinstance(filter, str):
         return parse_filter(filter, schema)
     if isinstance(filter, pc.Expression):
-        expression = from_pyarrow(filter, schema)
+        expression = from_pyarrow(filter, schema, semantics)
         if not pa.types.is_boolean(expression.type):
             raise InvalidInputError(
                 f"a filter must be true or false (bool), but {filter} is {expression.type}"
             )
-        return expression
+        return with_nan_greatest(expression) if semantics is Semantics.SQL else expression
     raise InvalidInputError(
         f"a filter is an SQL string or a pyarrow expression, not {type(filter).__name__}: {filter!r}"
     )

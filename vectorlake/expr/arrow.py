@@ -23,6 +23,7 @@ from vectorlake.expr import build, types
 from vectorlake.expr.evaluate import plain
 from vectorlake.expr.literals import Raw
 from vectorlake.expr.nodes import Column, Expr, Literal, OpaqueExpr
+from vectorlake.expr.semantics import Semantics
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,10 @@ class _Untranslatable(Exception):
     """This part of the tree has no counterpart here."""
 
 
-def from_pyarrow(expression: pc.Expression, schema: pa.Schema) -> Expr:
-    """Bind a pyarrow expression to a schema.
+def from_pyarrow(
+    expression: pc.Expression, schema: pa.Schema, semantics: Semantics = Semantics.ARROW
+) -> Expr:
+    """Bind a pyarrow expression to a schema; `semantics` say whether null is in a list (not how NaN compares).
 
     What has no counterpart here becomes an `OpaqueExpr`, the smallest part that can be, and evaluates through
     pyarrow. Raises InvalidInputError for a column that is not in the schema or types that don't meet.
@@ -68,7 +71,7 @@ def from_pyarrow(expression: pc.Expression, schema: pa.Schema) -> Expr:
     except (pa.ArrowException, NotImplementedError, _Untranslatable, LookupError, ValueError):
         return _opaque(expression, schema, frozenset((name,) for name in schema.names))
     try:
-        return _Translator(schema, entries, constants, make).expression(node)
+        return _Translator(schema, entries, constants, make, semantics).expression(node)
     except RecursionError:
         raise InvalidInputError("the filter is nested too deeply: use isin(…) for many values") from None
 
@@ -209,11 +212,13 @@ class _Translator:
         entries: Sequence[tuple[str, str]],
         constants: pa.RecordBatch,
         make: Callable[..., Any],
+        semantics: Semantics,
     ) -> None:
         self._schema = schema
         self._entries = entries
         self._constants = constants
         self._make = make
+        self._semantics = semantics
 
     def expression(self, node: _Node) -> Expr:
         if isinstance(node, _Constant):
@@ -331,10 +336,26 @@ class _Translator:
         return arg, test, bool(values.null_count) and behavior == 0
 
     def is_in(self, node: _Call) -> Expr:
+        if self._semantics is Semantics.SQL:
+            return self.sql_member(node)
         arg, test, null_matches = self.member(node)
         if null_matches:
             return build.or_(build.is_null(arg), build.and_(test, build.not_(build.is_null(arg))))
         return build.and_(test, build.not_(build.is_null(arg)))
+
+    def sql_member(self, node: _Call) -> Expr:
+        """`x IN (…)`: null for null, and where null is in the list for what else is not; NaN is in a list with NaN."""
+        values = _option_array(node, "value_set")
+        arg = self.expression(node.args[0])
+        if values.type.equals(arg.type):
+            tests = [build.in_values(arg, values)]
+        else:
+            tests = [build.in_(arg, [Literal(value) for value in values if value.is_valid])]
+        if pt.is_floating(values.type) and pc.any(pc.is_nan(values)).as_py():
+            tests.append(build.call("isnan", [arg]))
+        if values.null_count:
+            tests.append(Literal(pa.scalar(None, pa.bool_())))
+        return build.or_(*tests)
 
     def if_else(self, node: _Call) -> Expr:
         condition, then, otherwise = node.args

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vectorlake.errors import InvalidInputError
 from vectorlake.kernels import Metric
@@ -173,10 +174,29 @@ def _from_arrow(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
             values = values.fill_null(0) if not _null_inside(array, valid, size) else _refuse_null()
         return values.to_numpy(zero_copy_only=False).reshape(-1, size), valid
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_list_view(kind):
-        return _from_list(array.to_pylist())
+        dense = _one_length(array.drop_null()) if len(array) else None
+        if dense is None:
+            return _from_list(array.to_pylist())
+        matrix = np.zeros((len(array), dense.shape[1]), dense.dtype)
+        matrix[valid] = dense
+        return matrix, valid
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return _from_numpy(array.to_numpy(zero_copy_only=False))
     raise InvalidInputError(f"can't read query vectors from an Arrow array of {kind}")
+
+
+def _one_length(lists: pa.Array) -> np.ndarray | None:
+    """Lists of numbers as a matrix, unless their lengths differ or a number is null."""
+    lengths, numbers = pc.list_value_length(lists), lists.flatten()
+    bounds = pc.min_max(lengths)
+    if numbers.null_count or bounds["min"] != bounds["max"]:
+        return None
+    if pa.types.is_decimal(numbers.type):
+        numbers = numbers.cast(pa.float64())
+    if not (pa.types.is_integer(numbers.type) or pa.types.is_floating(numbers.type)):
+        return None
+    matrix: np.ndarray = numbers.to_numpy(zero_copy_only=False)
+    return matrix.reshape(len(lists), bounds["min"].as_py() or 0)
 
 
 def _null_inside(array: pa.FixedSizeListArray, valid: np.ndarray, size: int) -> bool:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from vectorlake.errors import InvalidInputError, UnsupportedError
-from vectorlake.expr import Expr, bind
+from vectorlake.expr import Expr, Semantics, bind
 from vectorlake.expr.build import and_
 from vectorlake.plan.scan import COMPUTED
 from vectorlake.schema import storage_array
@@ -25,9 +25,10 @@ from vectorlake.table.scan import Scan
 class ScanDataset(ds.Dataset):  # type: ignore[misc]
     """A pinned snapshot behind pyarrow's Dataset interface; every scanner reads the same version."""
 
-    def __init__(self, scan: Scan) -> None:
+    def __init__(self, scan: Scan, semantics: Semantics = Semantics.ARROW) -> None:
         # The base class wraps a C++ dataset and offers no constructor: all of its methods are overridden here.
         self._scan = scan
+        self._semantics = semantics
 
     def __repr__(self) -> str:
         return f"ScanDataset({self.schema})"
@@ -78,7 +79,7 @@ class ScanDataset(ds.Dataset):  # type: ignore[misc]
     def _narrowed(self, filter: pc.Expression | None) -> Expr | None:
         view, known = self._scan.view, self._scan.predicate
         fields = (*view.snapshot.schema.fields, *COMPUTED.values())
-        pushed = bind(filter, pa.schema([field.to_storage() for field in fields]))
+        pushed = bind(filter, pa.schema([field.to_storage() for field in fields]), self._semantics)
         if known is None or pushed is None:
             return pushed if known is None else known
         return and_(known, pushed)
@@ -89,7 +90,7 @@ class ScanDataset(ds.Dataset):  # type: ignore[misc]
 
     def filter(self, expression: pc.Expression) -> ScanDataset:
         """The dataset narrowed to the rows for which an expression is true."""
-        return ScanDataset(self._scan.replace(predicate=self._narrowed(expression)))
+        return ScanDataset(self._scan.replace(predicate=self._narrowed(expression)), self._semantics)
 
     def count_rows(self, filter: pc.Expression | None = None, **options: Any) -> int:
         """How many rows there are."""

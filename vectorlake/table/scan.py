@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from vectorlake.errors import InvalidInputError, UnsupportedError
-from vectorlake.expr import Expr
+from vectorlake.expr import Expr, Semantics
 from vectorlake.plan.scan import ROW_ID_COLUMN, fields_by_name
 from vectorlake.schema import Field
 from vectorlake.store.protocol import Store
@@ -146,11 +146,16 @@ class Scan:
         assert isinstance(frame, polars.DataFrame)
         return frame
 
-    def to_dataset(self) -> ScanDataset:
-        """The scan as a `pyarrow.dataset.Dataset`, into which DuckDB and DataFusion push projections and filters."""
+    def to_dataset(self, *, semantics: str | Semantics = Semantics.ARROW) -> ScanDataset:
+        """The scan as a `pyarrow.dataset.Dataset`, into which DuckDB and DataFusion push projections and filters.
+
+        Args:
+            semantics: how pushed filters are meant: `"arrow"`, as pyarrow evaluates them, or `"sql"`, as DataFusion means
+                those that it makes of SQL: NaN equals itself and is greater than every number, and null in a list is null.
+        """
         from vectorlake.table.dataset import ScanDataset
 
-        return ScanDataset(self)
+        return ScanDataset(self, Semantics.parse(semantics))
 
     def splits(self, rows: int | None = None) -> list[Split]:
         """The scan in parts for other threads, processes or machines: in order and together exactly this scan.

@@ -168,7 +168,10 @@ class Table(IndexApi):
             NotFoundError: no such version, tag or branch, or the table is younger than that time.
         """
         log, snapshot = branching.resolve(self._log, version)
-        return Table(self.name, log, snapshot, context=self._context, pinned=True)
+        found = Table(self.name, log, snapshot, context=self._context, pinned=True)
+        if log.folder == self._log.folder and snapshot.version == self.version:
+            found._view = self._view  # with what was read for it
+        return found
 
     def history(self) -> list[Snapshot]:
         """All snapshots up to the pinned one, newest first: version, time, operation, who, counts, parent.
