@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 from datafusion import SessionContext
@@ -13,8 +13,11 @@ from vectorlake import Table as LakeTable
 from vectorlake.extend import did_you_mean, named_table
 from vectorlake_datafusion._read import TableDataset, apart, table_dataset
 
+_KNOWN: Final = 256
+"""Tables and versions of which what was read of their metadata is kept."""
 
-class LakeCatalog(CatalogProvider):  # type: ignore[misc]
+
+class LakeCatalog(CatalogProvider):
     """All tables of a lake; every namespace that a table could be in is a schema."""
 
     def __init__(self, lake: Lake, name: str, *, with_row_id: bool) -> None:
@@ -27,7 +30,7 @@ class LakeCatalog(CatalogProvider):  # type: ignore[misc]
         """The namespaces that hold tables."""
         return set(self.lake.namespaces())
 
-    def schema(self, name: str) -> LakeSchema:
+    def schema(self, name: str) -> LakeSchema:  # type: ignore[override]  # declared as what DataFusion wraps it in
         """A namespace, whether it holds a table yet or not: the first one makes it."""
         return LakeSchema(self, name, with_row_id=self._with_row_id)
 
@@ -41,11 +44,13 @@ class LakeCatalog(CatalogProvider):  # type: ignore[misc]
         known = self._known.get(name)
         if known is not None and known.snapshot.commit_id == found.snapshot.commit_id:
             return known  # which has read what it needs for a search
+        if len(self._known) >= _KNOWN:
+            self._known.clear()
         self._known[name] = found
         return found
 
 
-class LakeSchema(SchemaProvider):  # type: ignore[misc]
+class LakeSchema(SchemaProvider):
     """One namespace of a lake. DataFusion asks for the tables that a statement names when it plans it."""
 
     def __init__(self, catalog: LakeCatalog, namespace: str, *, with_row_id: bool) -> None:
