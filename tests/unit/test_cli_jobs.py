@@ -71,3 +71,21 @@ def test_the_script_is_the_command(lake: Path) -> None:
     words = ["-m", "vectorlake_jobs", "list", str(lake), "items", "--json"]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True)
     assert done.stdout == ""
+
+
+def test_clusters_projections_and_duplicates_from_the_command(lake: Path) -> None:
+    run("job", "cluster", lake, "items", "-k", 3, "--model", "models.three", *QUICK)
+    done = json.loads(
+        run("job", "reduce", lake, "items", "--dimensions", 2, "--column", "vec", *QUICK, "--json")
+    )
+    assert 0 < done["outcome"]["explained_variance"] < 1
+    run(
+        "job", "apply-model", lake, "items", "models.three", "--as-column", "again", "--column", "vec", *QUICK
+    )
+    made = vl.connect(lake).table("items").scan(["cluster", "again", "reduced"]).to_arrow()
+    assert made["cluster"].equals(made["again"])
+    start = ("job", "dedup", lake, "items", "--column", "vec", *QUICK)
+    found = json.loads(run(*start, "--max-distance", 0.05, "--as-column", "group", "--json"))
+    assert found["outcome"]["rows"] == 40
+    assert "kept 40" in run(*start, "--by", "key", "--keys", "id", "--into", "clean")
+    run(*start, "--as-column", "g", code=2)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from vectorlake.cli import job_models
 from vectorlake.cli.command import Columns, Filter, Lake, TableName, command
 from vectorlake.cli.indexing import IndexName, Options, Seed, parse_options
 from vectorlake.cli.job_command import JobOptions, job_command, jobs_module
@@ -28,6 +29,7 @@ def register(app: typer.Typer) -> None:
     job_command(group, "backfill")(backfill)
     job_command(group, "build-index")(build_index)
     job_command(group, "update-index")(update_index)
+    job_models.register(group)
     command(group, "list", rich_help_panel="Look and stop")(list_jobs)
     command(group, "status", rich_help_panel="Look and stop")(status)
     command(group, "cancel", rich_help_panel="Look and stop")(cancel)
