@@ -16,6 +16,8 @@ sys.path.insert(0, str(FilePath(__file__).parents[1] / "unit"))
 import kernel_reference
 
 from vectorlake.kernels import ExactKnn, Metric, Path
+from vectorlake.kernels.capability import has_avx2
+from vectorlake.kernels.self_knn import nearest_others
 
 ELEMENTS = {
     "f4": st.one_of(
@@ -66,3 +68,24 @@ def test_equals_a_scan(path: Path, data: st.DataObject) -> None:
     for part in (slice(0, cut), slice(cut, None)):
         knn.add(vectors[part], ids[part], valid[part])
     kernel_reference.assert_equal_to_scan(knn.result(), queries, vectors, k, metric, ids=ids, valid=valid)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_a_self_join_equals_a_scan_without_the_row_itself(data: st.DataObject) -> None:
+    if not has_avx2():
+        pytest.skip("this CPU has no AVX2")
+    dimension = data.draw(st.integers(1, 40))
+    vectors = data.draw(matrices(dimension, 500))
+    metric = data.draw(st.sampled_from([Metric.L2, Metric.COSINE, Metric.DOT]))
+    k = data.draw(st.integers(1, 40))
+    cut = data.draw(st.integers(0, len(vectors)))
+    ids = np.arange(len(vectors))[::-1].copy()
+    found = nearest_others(
+        [(vectors[:cut], ids[:cut]), (vectors[cut:], ids[cut:])],
+        k=k,
+        metric=metric,
+        threads=data.draw(st.integers(1, 3)),
+        block_rows=data.draw(st.sampled_from([48, 96, 768])),
+    )
+    kernel_reference.assert_equal_to_self_scan(found, vectors, k, metric, ids=ids)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vectorlake.kernels import Metric
+from vectorlake.kernels.self_knn import Nearest
 
 LANES = 16
 
@@ -65,3 +66,26 @@ def assert_equal_to_scan(
         assert np.array_equal(row_ids[q, : len(order)], ids[order])
         assert (row_ids[q, len(order) :] == -1).all()
         assert np.isinf(distances[q, len(order) :]).all()
+
+
+def assert_equal_to_self_scan(
+    found: Nearest, vectors: np.ndarray, k: int, metric: Metric, *, ids: np.ndarray | None = None
+) -> None:
+    """Compare a self-join bit for bit with a scan in which no row matches itself; rows without neighbours may be missing."""
+    ids = np.arange(len(vectors), dtype=np.int64) if ids is None else ids
+    place = {int(row): at for at, row in enumerate(found.own)}
+    assert found.own.tolist() == [row for row in ids.tolist() if row in place]
+    wanted = scan_distances(vectors, vectors, metric)
+    np.fill_diagonal(wanted, np.inf)
+    for row in range(len(vectors)):
+        order = np.lexsort((ids, wanted[row]))[:k]
+        order = order[wanted[row, order] < np.inf]
+        at = place.get(int(ids[row]))
+        if at is None:
+            assert not len(order)
+            continue
+        assert found.counts[at] == len(order)
+        assert np.array_equal(found.distances[at, : len(order)], wanted[row, order])
+        assert np.array_equal(found.row_ids[at, : len(order)], ids[order])
+        assert (found.row_ids[at, len(order) :] == -1).all()
+        assert np.isinf(found.distances[at, len(order) :]).all()

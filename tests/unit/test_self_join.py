@@ -11,10 +11,12 @@ from vectorlake.kernels import Metric, pairwise_distances
 from vectorlake.search import self_join
 
 
+@pytest.mark.parametrize("most_bytes", [0, self_join.MOST_BYTES], ids=["in passes", "at once"])
 @pytest.mark.parametrize("metric", ["l2", "cosine", "dot"])
 @pytest.mark.parametrize("k", [1, 6, 500])
-def test_equals_a_scan(metric: str, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equals_a_scan(metric: str, k: int, most_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(self_join, "BATCH", 100)
+    monkeypatch.setattr(self_join, "MOST_BYTES", most_bytes)
     vectors = np.random.default_rng(1).standard_normal((300, 12)).astype("f4")
     vectors[50] = vectors[7]
     vectors[60:75] = vectors[8]
@@ -34,6 +36,25 @@ def test_equals_a_scan(metric: str, k: int, monkeypatch: pytest.MonkeyPatch) -> 
         wanted += [(row, rank, other, distances[row, other]) for rank, other in enumerate(order)]
     columns = [found[name].to_pylist() for name in ("row_id", "rank", "neighbor", "distance")]
     assert list(zip(*columns, strict=True)) == wanted
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_deleted_and_updated_rows_are_seen_as_they_are(metric: str) -> None:
+    vectors = np.random.default_rng(2).standard_normal((200, 8)).astype("f4")
+    table = vl.connect("memory://").create_table("t", {"id": range(200), "vec": vectors}, primary_key=["id"])
+    table.delete("id % 3 = 0")
+    table.upsert({"id": [1, 2], "vec": vectors[[4, 4]]})
+    rows = table.scan(["id", "vec"], with_row_id=True).to_arrow()
+    found = table.knn_self("vec", k=3, metric=metric).read_all()
+    current = np.asarray(rows["vec"].combine_chunks().flatten()).reshape(len(rows), 8)
+    distances = pairwise_distances(current, current, Metric(metric))
+    np.fill_diagonal(distances, np.inf)
+    ids = rows["_row_id"].to_numpy()
+    wanted = {int(ids[row]): ids[np.lexsort((ids, distances[row]))[:3]].tolist() for row in range(len(rows))}
+    assert {
+        int(row): found["neighbor"].to_numpy()[found["row_id"].to_numpy() == row].tolist()
+        for row in np.unique(found["row_id"].to_numpy())
+    } == wanted
 
 
 def test_nothing_to_join() -> None:

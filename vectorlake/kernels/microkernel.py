@@ -12,6 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils as numba_cgutils
 
+from vectorlake.kernels.capability import has_avx2
 from vectorlake.kernels.jit import Builder, Value, intrinsic
 
 cgutils: Any = numba_cgutils  # it has no types
@@ -186,28 +187,93 @@ def test_floats(
 
 
 @intrinsic
+def test_pairs(
+    typing: Any,
+    scores: Any,
+    bias: Any,
+    terms: Any,
+    stride: Any,
+    reaches: Any,
+    scale: Any,
+    length: Any,
+    lost: Any,
+    beyond: Any,
+    reach: Any,
+    half: Any,
+) -> Any:
+    """Which of PANEL_ROWS rows may be within the reach of a row, or have it in theirs (see `symmetric`), as low bits.
+
+    Args:
+        scores: address of int32 [PANEL_ROWS] products.
+        bias: int32 taken from each product.
+        terms: address of the first row in float32 [5, rows]: scale, lost, length, half, beyond.
+        stride: bytes from one term of a row to the next.
+        reaches: address of float32 [PANEL_ROWS].
+        scale, length, lost, beyond, reach, half: float32, the one row's.
+    """
+
+    def codegen(_context: Any, builder: Builder, _signature: Any, given: Any) -> Value:
+        scores, bias, terms, stride, reaches, *one = given
+        scale, length, lost, beyond, reach, half = (_splat(builder, value, _FLOATS) for value in one)
+        mask = ir.Constant(_INT64, 0)
+        for i, offset in enumerate(range(0, 4 * PANEL_ROWS, 32)):
+            products = builder.sub(
+                _load(builder, scores, offset, _INT32S, align=4), _splat(builder, bias, _INT32S)
+            )
+            term = [
+                _load(
+                    builder,
+                    builder.add(terms, builder.mul(stride, ir.Constant(_INT64, place))),
+                    offset,
+                    _FLOATS,
+                    align=4,
+                )
+                for place in range(5)
+            ]
+            theirs = _load(builder, reaches, offset, _FLOATS, align=4)
+            farthest = builder.select(builder.fcmp_ordered(">", theirs, reach), theirs, reach)
+            total = builder.fsub(farthest, term[3])
+            high = builder.fmul(builder.fmul(builder.sitofp(products, _FLOATS), scale), term[0])
+            for factor, value in ((length, term[1]), (lost, term[2]), (beyond, term[4])):
+                high = _multiply_add(builder, factor, value, high)
+            passed = builder.fcmp_ordered(">=", builder.fadd(high, total), half)
+            wide = builder.zext(builder.bitcast(passed, _BYTE), _INT64)
+            mask = builder.or_(mask, builder.shl(wide, ir.Constant(_INT64, 8 * i)))
+        return mask
+
+    arguments = (scores, bias, terms, stride, reaches, scale, length, lost, beyond, reach, half)
+    return types.int64(*arguments), codegen
+
+
+@intrinsic
 def multiply_bytes(typing: Any, left: Any, right: Any, count: Any) -> Any:
     """The inner product of signed bytes at two addresses, `count` of them, a multiple of BYTES."""
 
     def codegen(_context: Any, builder: Builder, _signature: Any, arguments: Any) -> Value:
         one, other, size = arguments
         bytes_ = ir.VectorType(_BYTE, BYTES)
-        wide = ir.VectorType(_INT32, BYTES)
-        sums = cgutils.alloca_once(builder, wide)
-        builder.store(ir.Constant(wide, None), sums)
+        pairs = has_avx2()
+        lanes = BYTES // 2 if pairs else BYTES
+        wide, summed = ir.VectorType(ir.IntType(16), BYTES), ir.VectorType(_INT32, lanes)
+        sums = cgutils.alloca_once(builder, summed)
+        builder.store(ir.Constant(summed, None), sums)
         step = ir.Constant(_INT64, BYTES)
         with cgutils.for_range_slice(builder, ir.Constant(_INT64, 0), size, step, intp=_INT64) as (index, _):
             factors = [
                 builder.sext(
                     builder.load(builder.inttoptr(builder.add(base, index), bytes_.as_pointer()), align=1),
-                    wide,
+                    wide if pairs else summed,
                 )
                 for base in (one, other)
             ]
-            builder.store(builder.add(builder.load(sums), builder.mul(*factors)), sums)
+            if pairs:
+                products = builder.call(_declared(builder, "llvm.x86.avx2.pmadd.wd", summed, wide), factors)
+            else:
+                products = builder.mul(*factors)
+            builder.store(builder.add(builder.load(sums), products), sums)
         total = builder.load(sums)
-        kind = ir.FunctionType(_INT32, [wide])
-        add = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.add.v{BYTES}i32")
+        kind = ir.FunctionType(_INT32, [summed])
+        add = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.add.v{lanes}i32")
         return builder.sext(builder.call(add, [total]), _INT64)
 
     return types.int64(left, right, count), codegen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import numpy as np
@@ -11,12 +11,14 @@ import pyarrow as pa
 
 from vectorlake.errors import InvalidInputError
 from vectorlake.kernels import Metric
-from vectorlake.schema import is_multivector
+from vectorlake.kernels.capability import has_avx2
+from vectorlake.schema import Field, FixedListType, is_multivector
 from vectorlake.search.choice import Mode, choose_target, positive
 from vectorlake.search.exact import ExactEngine
 from vectorlake.search.found import Found
 from vectorlake.search.selection import Selection, selected_rows
-from vectorlake.search.vectors import blocks_of
+from vectorlake.search.vectors import Block, blocks_of
+from vectorlake.table.scan import width_of
 from vectorlake.table.view import View
 
 RESULT: Final = pa.schema(
@@ -28,7 +30,9 @@ RESULT: Final = pa.schema(
     ]
 )
 BATCH: Final = 1 << 17
-"""Rows that are asked for at a time: each pass reads the table once."""
+"""Rows of a batch. Of tables too large to be held, these are asked for at a time, and each pass reads the table once."""
+MOST_BYTES: Final = 2 << 30
+"""A table whose vectors, as stored and as small integers, take no more is joined in one pass."""
 
 
 def self_join(
@@ -53,6 +57,10 @@ def self_join(
     everything = Selection()
 
     def batches() -> Iterator[pa.RecordBatch]:
+        if target.metric is not Metric.HAMMING and has_avx2() and _fits(view, target.field, depth):
+            blocks = blocks_of(selected_rows(view, everything, threads), target.field)
+            yield from _in_blocks(blocks, depth, target.metric, threads)
+            return
         waiting: list[tuple[npt.NDArray[np.generic], npt.NDArray[np.int64]]] = []
         for block in blocks_of(selected_rows(view, everything, threads), target.field):
             usable = np.ones(len(block.vectors), np.bool_) if block.valid is None else block.valid.copy()
@@ -73,6 +81,34 @@ def self_join(
         return _batch(ids, _without_self(engine.nearest(depth + 1, None), ids, depth))
 
     return batches()
+
+
+def _fits(view: View, field: Field, k: int) -> bool:
+    """Whether all rows may be held at once."""
+    from vectorlake.kernels.self_knn import bytes_per_row
+
+    assert isinstance(field.type, FixedListType)
+    stored = width_of(field.to_storage().type)
+    return view.snapshot.num_rows * (stored + bytes_per_row(field.type.size, k)) <= MOST_BYTES
+
+
+def _in_blocks(
+    blocks: Iterable[Block], k: int, metric: Metric, threads: int | None
+) -> Iterator[pa.RecordBatch]:
+    """Each pair of rows is looked at once, for both of them."""
+    from vectorlake.kernels.self_knn import nearest_others
+
+    parts = [
+        (block.vectors, block.row_ids)
+        if block.valid is None
+        else (block.vectors[block.valid], block.row_ids[block.valid])
+        for block in blocks
+    ]
+    nearest = nearest_others(parts, k=k, metric=metric, threads=threads)
+    for first in range(0, len(nearest.own), BATCH):
+        part = slice(first, first + BATCH)
+        found = Found(nearest.row_ids[part], nearest.distances[part], nearest.counts[part])
+        yield _batch(nearest.own[part], found)
 
 
 def _without_self(found: Found, ids: npt.NDArray[np.int64], k: int) -> Found:

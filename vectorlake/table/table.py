@@ -399,10 +399,10 @@ class Table(IndexApi):
             threads: as many as the process may run on, by default.
 
         Returns:
-            Record batches, in the order of the table, computed as they are read, some 100,000 rows at a time: `row_id`,
-            `rank` (from 0, int32), `neighbor` (its row id) and `distance` (float64). A row never matches itself, but
-            does match others with the same vector. Null vectors and those with NaN or infinity have no neighbours and
-            are none. The copy of the vectors that are asked for at a time is in memory.
+            Record batches, in the order of the table, computed once the first is read (of large tables some 100,000 rows
+            at a time): `row_id`, `rank` (from 0, int32), `neighbor` (its row id) and `distance` (float64). A row never
+            matches itself, but does match others with the same vector. Null vectors and those with NaN or infinity have no
+            neighbours and are none. Memory is bounded by the results and 2 GiB.
 
         Raises:
             InvalidInputError: k < 1, an unknown metric, or a column that holds no single vectors.

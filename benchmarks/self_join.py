@@ -1,0 +1,74 @@
+"""Every row's nearest others: ours from a table on disk, and faiss.knn.
+
+    python benchmarks/self_join.py [--rows 100000] [--k 10] [--threads 2] [--data FOLDER] [--faiss-rows 10000]
+
+The folder holds `vectors.npy`. faiss.knn compares every query with every row, so that its time grows with the queries:
+`--faiss-rows` says for how many it is measured, and the time for all is told from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "pypi_minilm"
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--rows", type=int, default=100_000)
+    options.add_argument("--k", type=int, default=10)
+    options.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    options.add_argument("--data", type=Path, default=DATA)
+    options.add_argument("--faiss-rows", type=int, default=10_000, help="0 leaves faiss out")
+    given = options.parse_args()
+    # Read when the libraries load.
+    os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(given.threads)
+    if not (given.data / "vectors.npy").exists():
+        print(f"skipped: {given.data} has no vectors.npy; name a folder that has one by --data")
+        return 0
+    import numpy as np
+
+    import vectorlake as vl
+
+    vectors = np.load(given.data / "vectors.npy")[: given.rows].astype("f4")
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    print(f"{len(vectors):,} x {vectors.shape[1]}, cosine, k = {given.k}, {given.threads} threads")
+    with tempfile.TemporaryDirectory() as folder:
+        table = vl.connect(folder).create_table("rows", {"vec": vectors.astype("f2")})
+        # Compiles, where that has not been done.
+        vl.connect("memory://").create_table("few", {"vec": vectors[:2000]}).knn_self(
+            metric="cosine"
+        ).read_all()
+        started = time.perf_counter()
+        pairs = table.knn_self("vec", given.k, "cosine", threads=given.threads).read_all()
+        ours = time.perf_counter() - started
+        print(f"  ours, exact, from the table on disk  {ours:7.2f} s  ({len(pairs):,} pairs)")
+    compare_with_faiss(vectors, given, ours)
+    return 0
+
+
+def compare_with_faiss(vectors: object, given: argparse.Namespace, ours: float) -> None:
+    try:
+        import faiss
+    except ImportError:
+        print("  skipped faiss: it is not installed (pip install 'vectorlake[bench]')")
+        return
+    if not given.faiss_rows:
+        return
+    faiss.omp_set_num_threads(given.threads)
+    asked = vectors[: given.faiss_rows]
+    started = time.perf_counter()
+    faiss.knn(asked, vectors, given.k + 1, metric=faiss.METRIC_INNER_PRODUCT)
+    took = (time.perf_counter() - started) * len(vectors) / len(asked)
+    print(f"  faiss.knn, from {len(asked):,} queries       {took:7.2f} s  ({took / ours:.1f}x)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

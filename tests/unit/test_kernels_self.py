@@ -1,0 +1,87 @@
+"""A self-join that multiplies each pair once equals a scan in which no row matches itself, bit for bit."""
+
+from __future__ import annotations
+
+import threading
+
+import kernel_reference
+import numpy as np
+import pytest
+from test_kernels_knn import HARD, RNG, SUMS, TYPES, drawn
+
+from vectorlake.kernels import Metric, self_knn
+from vectorlake.kernels.capability import has_avx2
+from vectorlake.kernels.pairing import Meetings
+from vectorlake.kernels.self_knn import nearest_others
+
+needs_avx2 = pytest.mark.skipif(not has_avx2(), reason="this CPU has no AVX2")
+
+
+def check(vectors: np.ndarray, k: int, metric: Metric, *, threads: int = 2, block_rows: int = 96) -> None:
+    ids = RNG(len(vectors)).permutation(len(vectors)).astype(np.int64)
+    half = len(vectors) // 3
+    blocks = [(vectors[:half], ids[:half]), (vectors[half:], ids[half:])]
+    found = nearest_others(blocks, k=k, metric=metric, threads=threads, block_rows=block_rows)
+    kernel_reference.assert_equal_to_self_scan(found, vectors, k, metric, ids=ids)
+
+
+@needs_avx2
+@pytest.mark.parametrize("metric", SUMS)
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize(("rows", "d", "k"), [(700, 37, 10), (40, 1, 50), (500, 64, 1), (1, 3, 2)])
+def test_equals_a_float64_scan(kind: str, metric: Metric, rows: int, d: int, k: int) -> None:
+    check(drawn(2, (rows, d), kind), k, metric)
+
+
+@needs_avx2
+@pytest.mark.parametrize("metric", SUMS)
+@pytest.mark.parametrize("name", HARD)
+def test_hard_data(name: str, metric: Metric) -> None:
+    check(HARD[name][:400], 9, metric)
+
+
+@needs_avx2
+@pytest.mark.parametrize("metric", SUMS)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_with_a_head(metric: Metric, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    choose, kept = self_knn.choose_head, []
+
+    def short(*args: object, **options: object) -> np.ndarray:
+        kept.append(choose(*args, **options, kept=24))
+        return kept[-1]
+
+    monkeypatch.setattr(self_knn, "choose_head", short)
+    spread = np.float32(0.9) ** np.arange(80, dtype="f4")
+    check(drawn(3, (1200, 80), "f4") * spread, 6, metric, threads=threads)
+    assert [len(directions) for directions in kept] == [24]
+
+
+@needs_avx2
+def test_no_rows() -> None:
+    found = nearest_others([], k=3, metric=Metric.L2)
+    assert found.row_ids.shape == (0, 3)
+    assert len(found.own) == 0
+
+
+def test_pairs_meet_once_and_never_in_two_places() -> None:
+    blocks = 9
+    pairs = np.stack(np.triu_indices(blocks), axis=1).astype(np.int64)
+    meetings, met, busy, clashes = Meetings(pairs), [], [0] * blocks, []
+
+    def work() -> None:
+        while (pair := meetings.take()) is not None:
+            for block in set(pair):
+                busy[block] += 1
+                clashes.append(busy[block] > 1)
+            met.append(pair)
+            for block in set(pair):
+                busy[block] -= 1
+            meetings.give_back(pair)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(met) == [tuple(pair) for pair in pairs.tolist()]
+    assert not any(clashes)
