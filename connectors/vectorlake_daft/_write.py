@@ -1,0 +1,164 @@
+"""Write a Daft frame into a table: staged by Daft's workers, committed once by the one that started them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
+from typing import Final
+
+import pyarrow as pa
+from daft import DataFrame
+from daft.io.sink import DataSink, WriteResult
+from daft.recordbatch.micropartition import MicroPartition
+from daft.schema import Schema
+
+from vectorlake import InvalidInputError, Lake, Table, VectorlakeError
+from vectorlake.extend import StagedRows, StageMode, commit_staged, discard_staged, stage_rows
+from vectorlake_daft._read import TableLike, found
+from vectorlake_daft._types import created_schema, stored_table
+
+ROWS: Final = 131_072
+"""Rows that are staged at a time: Daft's own pieces may be of any size, and each that is staged becomes files."""
+
+_RESULT: Final = pa.schema([("version", pa.int64()), ("rows", pa.int64())])
+
+
+class WriteMode(StrEnum):
+    """What happens to the rows that are there."""
+
+    APPEND = "append"
+    """They stay."""
+    OVERWRITE = "overwrite"
+    """They are replaced."""
+    UPSERT = "upsert"
+    """Those with the same primary keys are replaced."""
+
+    @classmethod
+    def parse(cls, mode: str | WriteMode) -> WriteMode:
+        try:
+            return cls(mode)
+        except ValueError as e:
+            raise InvalidInputError(
+                f"mode must be 'append', 'overwrite' or 'upsert', not {mode!r}; create_table makes a new table"
+            ) from e
+
+
+class TableSink(DataSink[StagedRows]):
+    """What Daft writes rows into."""
+
+    def __init__(self, table: Table, mode: WriteMode) -> None:
+        self.table = table
+        self.mode = mode
+        self.staged: list[StagedRows] = []
+        """What was staged in this process; Daft tells nobody when it gives up."""
+
+    def name(self) -> str:
+        return f"vectorlake {self.table.name}"
+
+    def schema(self) -> Schema:
+        return Schema.from_pyarrow_schema(_RESULT)
+
+    def write(self, micropartitions: Iterator[MicroPartition]) -> Iterator[WriteResult[StagedRows]]:
+        for part in micropartitions:
+            if not len(part):
+                continue
+            staged = stage_rows(self.table, stored_table(part.to_arrow()))
+            self.staged.append(staged)
+            yield WriteResult(staged, bytes_written=staged.nbytes, rows_written=staged.rows)
+
+    def finalize(self, write_results: list[WriteResult[StagedRows]]) -> MicroPartition:
+        parts = [result.result for result in write_results]
+        snapshot = commit_staged(self.table, parts, mode=StageMode(self.mode))
+        self.staged.clear()
+        rows = sum(part.rows for part in parts)
+        return MicroPartition.from_arrow(pa.table([[snapshot.version], [rows]], schema=_RESULT))
+
+
+def write(
+    df: DataFrame,
+    table: TableLike,
+    mode: str | WriteMode = WriteMode.APPEND,
+    *,
+    storage_options: Mapping[str, str] | None = None,
+) -> Table:
+    """Write a Daft frame into a table, in one atomic commit; its rows are never all in memory.
+
+    Args:
+        df: its columns are matched by name. Embeddings, tensors and lists of the right length become vectors.
+        table: a table, or the URI of its folder.
+        mode: `"append"`, `"overwrite"` (replace all rows) or `"upsert"` (by primary key).
+        storage_options: of a URI.
+
+    Returns:
+        The table, at the version written.
+
+    Raises:
+        InvalidInputError: an unknown mode, columns or values that don't fit, a primary key that is null or twice there.
+        AlreadyExistsError: appended rows have primary keys that the table has.
+        Exception: what Daft raises when the frame can't be computed. Nothing is committed then, and what this process
+            has written is removed; what others have is an orphan for `collect_orphans`.
+    """
+    chosen = WriteMode.parse(mode)
+    handle = found(table, storage_options=storage_options)
+    handle.transaction()  # refuses a handle that can't be written to, before any work is done
+    _check_names(df, handle)
+    sink = TableSink(handle, chosen)
+    try:
+        df.into_batches(ROWS).write_sink(sink)
+    except BaseException as e:
+        discard_staged(handle, sink.staged)
+        cause = e.__cause__
+        if isinstance(cause, VectorlakeError):
+            raise cause from None
+        raise
+    return handle.refresh()
+
+
+def create_table(
+    df: DataFrame,
+    lake: Lake,
+    name: str,
+    *,
+    types: Mapping[str, pa.DataType] | None = None,
+    primary_key: Sequence[str] = (),
+    properties: Mapping[str, str] | None = None,
+) -> Table:
+    """Create a table from a Daft frame. It is there, empty, while the rows are written, and gone again if that fails.
+
+    Args:
+        df: embeddings and tensors of a fixed shape become vectors.
+        lake: where.
+        name: the table, `ns.items`.
+        types: of columns that are to have another type, such as `{"vec": vectorlake.vector(384)}` for lists.
+        primary_key: as for `Lake.create_table`.
+        properties: likewise.
+
+    Returns:
+        The table, with the rows.
+
+    Raises:
+        AlreadyExistsError: there is a table of that name.
+        InvalidInputError: columns and values that no table can hold, or `types` for columns that aren't there.
+    """
+    wanted = dict(types or {})
+    schema = created_schema(df.schema().to_pyarrow_schema(), wanted)
+    for column in wanted:
+        if column not in schema.names:
+            raise InvalidInputError(f"types names column {column!r}, which the frame does not have")
+    table = lake.create_table(name, schema, primary_key=primary_key, properties=properties)
+    try:
+        return write(df, table)
+    except BaseException:
+        lake.drop_table(name)
+        raise
+
+
+def _check_names(df: DataFrame, table: Table) -> None:
+    """Refuse columns that the table does not have before anything is computed; types are checked as rows come."""
+    known = table.schema.names
+    unknown = [name for name in df.column_names if name not in known]
+    if unknown:
+        raise InvalidInputError(
+            f"the table has no column {unknown[0]!r}; its columns are {', '.join(known)}. Leave it out (exclude), or add "
+            "it with add_column"
+        )
