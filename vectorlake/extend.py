@@ -41,6 +41,7 @@ from vectorlake.schema import (
 )
 from vectorlake.store.protocol import ObjectInfo, Store
 from vectorlake.table.column_parts import ColumnWork
+from vectorlake.table.compaction_parts import CompactionWork
 from vectorlake.table.foreign import foreign_files, fragments_of_files
 from vectorlake.table.fragment_reader import FragmentReader
 from vectorlake.table.index_parts import IndexWork
@@ -75,6 +76,7 @@ __all__ = [
     "stage_rows",
     "ROW_ID",
     "ROW_ID_FIELD_ID",
+    "CompactionWork",
     "DataFile",
     "DeletionVector",
     "Delta",

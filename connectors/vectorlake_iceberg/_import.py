@@ -27,6 +27,7 @@ def import_table(
     *,
     snapshot_id: int | None = None,
     properties: Mapping[str, str] | None = None,
+    summary: Mapping[str, str] | None = None,
 ) -> vl.Table:
     """Register an Iceberg table in a lake, in one atomic commit that writes metadata only.
 
@@ -40,6 +41,7 @@ def import_table(
         name: `namespace.table` in the lake.
         snapshot_id: the source's snapshot to import; its current one by default.
         properties: further table properties.
+        summary: what the first snapshot is to say besides.
 
     Raises:
         AlreadyExistsError: the lake has a table of that name.
@@ -83,6 +85,7 @@ def import_table(
         operation="import",
         properties={**(properties or {}), **remembered},
         summary={
+            **(summary or {}),
             "source": state.metadata_location,
             "source_snapshot_id": state.snapshot_id,
             "added_files": len(data),

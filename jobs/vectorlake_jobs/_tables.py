@@ -100,14 +100,24 @@ class NewTable:
         Raises:
             AlreadyExistsError: another one has taken the name meanwhile.
         """
-        lake = self.open()
+        told = {"job": job_id, **summary}
         try:
-            return create_staged(lake, self.name, schema, staged, summary={"job": job_id, **summary})
+            return create_staged(self.open(), self.name, schema, staged, summary=told)
         except AlreadyExistsError:
-            table = lake.table(self.name)
-            if table.history()[-1].summary.get("job") != job_id:
-                raise
-            return table
+            return self.created_by(job_id)
+
+    def created_by(self, job_id: str) -> vl.Table:
+        """The table that is there, if a job has created it.
+
+        Raises:
+            AlreadyExistsError: another one has taken the name.
+        """
+        table = self.open().table(self.name)
+        if table.history()[-1].summary.get("job") != job_id:
+            raise AlreadyExistsError(
+                f"table {self.name!r} was created in {self.lake} meanwhile: drop the job, and choose another name"
+            )
+        return table
 
 
 def files_of(staged: StagedRows) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from vectorlake.cli.job_command import JobOptions, job_command, jobs_module
 from vectorlake.cli.maintenance import told
 from vectorlake.cli.output import facts, listing
 from vectorlake.cli.session import Session, parse_names, parse_pairs
+from vectorlake.cli.sources import Catalog, CatalogOptions, CatalogUri, Source, iceberg_source
 from vectorlake.cli.writing import ColumnName, Function, Inputs, Sql, parse_json
 
 Job = Annotated[str, typer.Argument(metavar="JOB", show_default=False, help="Id of the job")]
@@ -30,6 +31,8 @@ def register(app: typer.Typer) -> None:
     job_command(group, "build-index")(build_index)
     job_command(group, "update-index")(update_index)
     job_models.register(group)
+    job_command(group, "compact")(compact)
+    job_command(group, "import")(import_)
     command(group, "list", rich_help_panel="Look and stop")(list_jobs)
     command(group, "status", rich_help_panel="Look and stop")(status)
     command(group, "cancel", rich_help_panel="Look and stop")(cancel)
@@ -209,6 +212,42 @@ def update_index(
         session,
         lambda **how: module.update_index(opened, index, seed=seed, task_rows=task_rows, **how),
     )
+
+
+def compact(
+    session: Session,
+    options: JobOptions,
+    lake: Lake,
+    table: TableName,
+    sort_by: Annotated[
+        str | None, typer.Option("--sort-by", metavar="A,B,…", help="Rewrite all rows in this order")
+    ] = None,
+    target_rows: Annotated[int | None, typer.Option("--target-rows", help="Rows of a fragment")] = None,
+) -> None:
+    """Rewrite small fragments as few large ones, groups of them side by side."""
+    opened = session.table(lake, table)
+    module = jobs_module()
+    options.run(
+        session,
+        lambda **how: module.compact(opened, sort_by=parse_names(sort_by), target_rows=target_rows, **how),
+    )
+
+
+def import_(
+    session: Session,
+    options: JobOptions,
+    source: Source,
+    lake: Lake,
+    table: TableName,
+    catalog: Catalog = None,
+    uri: CatalogUri = None,
+    catalog_option: CatalogOptions = None,
+) -> None:
+    """Import an Iceberg table without copying: its data files stay where they are."""
+    opened = session.lake(lake)
+    found = iceberg_source(source, catalog, uri, catalog_option)
+    module = jobs_module()
+    options.run(session, lambda **how: module.import_iceberg(found, opened, table, **how))
 
 
 def _is_path(name: str) -> bool:

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 PANEL = "Sources"
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        show_default=False,
+        help="A metadata.json (path or URI), or with --catalog a table's name there",
+    ),
+]
 Catalog = Annotated[
     str | None,
     typer.Option(
@@ -42,14 +50,7 @@ def register(app: typer.Typer) -> None:
 
 def import_(
     session: Session,
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE",
-            show_default=False,
-            help="A metadata.json (path or URI), or with --catalog a table's name there",
-        ),
-    ],
+    source: Source,
     lake: Lake,
     table: TableName,
     catalog: Catalog = None,
@@ -61,7 +62,7 @@ def import_(
     Example: vectorlake import warehouse/docs/t/metadata/00004-….metadata.json my-lake docs.t
     """
     iceberg = _iceberg()
-    found = _source(source, catalog, uri, catalog_option)
+    found = iceberg_source(source, catalog, uri, catalog_option)
     opened = iceberg.import_table(found, session.lake(lake), table)
     committed(session, opened.name, None, opened.snapshot, f"imported {opened.name}")
 
@@ -98,7 +99,7 @@ def sync(
     iceberg = _iceberg()
     opened = session.table(lake, table)
     before = opened.snapshot
-    found = None if source is None else _source(source, catalog, uri, catalog_option)
+    found = None if source is None else iceberg_source(source, catalog, uri, catalog_option)
     iceberg.sync(opened, found, updated=updated, lost=lost)
     after = opened.refresh().snapshot
     told = (
@@ -116,7 +117,7 @@ def _iceberg() -> ModuleType:
     return vectorlake_iceberg
 
 
-def _source(source: str, catalog: str | None, uri: str | None, options: list[str] | None) -> Any:
+def iceberg_source(source: str, catalog: str | None, uri: str | None, options: list[str] | None) -> Any:
     """A metadata file's address as it is, or a table loaded from a catalog."""
     properties = parse_pairs(options or [], "--catalog-option")
     if uri is not None:

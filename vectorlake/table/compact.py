@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from vectorlake.errors import InvalidInputError, UnsupportedError
 from vectorlake.ids import NewId
@@ -11,20 +12,20 @@ from vectorlake.plan.layout import DEFAULTS, FRAGMENT_BYTES, FRAGMENT_ROWS
 from vectorlake.table.compaction import MEMORY, Compaction, Progress, make_plan
 from vectorlake.table.view import View
 
+SortBy: TypeAlias = str | Sequence[str | tuple[str, str]] | None
+"""A column to sort by, or several, each a name or `(name, "desc")`; None to leave the order as it is."""
 
-def compact(
+
+def planned(
     view: View,
     *,
     target_rows: int | None,
-    sort_by: str | Sequence[str | tuple[str, str]] | None,
+    sort_by: SortBy,
     deleted_share: float,
     foreign: str,
-    memory_limit: int | None,
-    dry_run: bool,
-    new_id: NewId,
-    progress: Progress | None,
-) -> tuple[CompactionPlan, Compaction | None]:
-    """The plan, and unless it is empty or a dry run, the rewritten fragments, ready to commit (see `Table.compact`)."""
+    memory_limit: int | None = None,
+) -> CompactionPlan:
+    """What a compaction would do; arguments and errors as for `Table.compact`."""
     properties = {**DEFAULTS, **view.snapshot.properties}
     for name, value in (("target_rows", target_rows), ("memory_limit", memory_limit)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
@@ -48,13 +49,36 @@ def compact(
         foreign=copying,
         order=order,
     )
-    plan = make_plan(view, target)
+    return make_plan(view, target)
+
+
+def compact(
+    view: View,
+    *,
+    target_rows: int | None,
+    sort_by: SortBy,
+    deleted_share: float,
+    foreign: str,
+    memory_limit: int | None,
+    dry_run: bool,
+    new_id: NewId,
+    progress: Progress | None,
+) -> tuple[CompactionPlan, Compaction | None]:
+    """The plan, and unless it is empty or a dry run, the rewritten fragments, ready to commit (see `Table.compact`)."""
+    plan = planned(
+        view,
+        target_rows=target_rows,
+        sort_by=sort_by,
+        deleted_share=deleted_share,
+        foreign=foreign,
+        memory_limit=memory_limit,
+    )
     if dry_run or not plan:
         return plan, None
     return plan, Compaction(view, plan, new_id=new_id, memory=memory_limit or MEMORY, progress=progress)
 
 
-def _orderings(sort_by: str | Sequence[str | tuple[str, str]] | None) -> tuple[Ordering, ...]:
+def _orderings(sort_by: SortBy) -> tuple[Ordering, ...]:
     if sort_by is None:
         return ()
     found: list[Ordering] = []

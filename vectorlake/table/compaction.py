@@ -65,7 +65,7 @@ def make_plan(view: View, target: Target) -> CompactionPlan:
 
 
 @dataclass(frozen=True)
-class _Done:
+class Rewritten:
     """A group that has been rewritten; nobody refers to its new files yet."""
 
     group: Group
@@ -107,19 +107,22 @@ class Compaction:
         new_id: NewId,
         memory: int = MEMORY,
         progress: Progress | None = None,
+        done: Sequence[Rewritten] | None = None,
     ) -> None:
+        """Without `done`, what others have rewritten already, this rewrites all groups of the plan."""
         self._view = view
         self._plan = plan
         self._new_id = new_id
         self._memory = memory
         self._progress = progress
         self._rows_done = 0
-        wanted = {int(number) for group in plan.groups for number in group.fragments}
-        found = find_fragments(view.log, view.snapshot, wanted)
-        self._done = [
-            self._rewrite(group, tuple(found[int(number)] for number in group.fragments))
-            for group in plan.groups
-        ]
+        self._done = list(map(self.rewrite, plan.groups) if done is None else done)
+
+    def rewrite(self, group: Group) -> Rewritten:
+        """Rewrite one group."""
+        wanted = {int(number) for number in group.fragments}
+        found = find_fragments(self._view.log, self._view.snapshot, wanted)
+        return self._rewrite(group, tuple(found[int(number)] for number in group.fragments))
 
     def __call__(self, head: Snapshot) -> Delta | None:
         """The change to `head`: groups of which others have rewritten a fragment or a column are left out; rows that
@@ -147,7 +150,7 @@ class Compaction:
             summary=self._summary(done, len(added)),
         )
 
-    def _summary(self, done: Sequence[_Done], added: int) -> dict[str, Any]:
+    def _summary(self, done: Sequence[Rewritten], added: int) -> dict[str, Any]:
         stayed = sum(one.update is not None for one in done)
         counts = {
             "fragments_before": sum(len(one.inputs) for one in done),
@@ -158,7 +161,9 @@ class Compaction:
         }
         return {key: count for key, count in counts.items() if count}
 
-    def _applies(self, one: _Done, changed: Mapping[int, tuple[Fragment, Fragment]], gone: set[int]) -> bool:
+    def _applies(
+        self, one: Rewritten, changed: Mapping[int, tuple[Fragment, Fragment]], gone: set[int]
+    ) -> bool:
         for fragment in one.inputs:
             if fragment.id in gone:
                 return False
@@ -169,7 +174,7 @@ class Compaction:
                     return False
         return True
 
-    def _added(self, one: _Done, changed: Mapping[int, tuple[Fragment, Fragment]]) -> Iterator[Fragment]:
+    def _added(self, one: Rewritten, changed: Mapping[int, tuple[Fragment, Fragment]]) -> Iterator[Fragment]:
         """The new fragments, without the rows that others have deleted since they were copied."""
         if one.update is not None:
             return
@@ -205,15 +210,15 @@ class Compaction:
 
     # --- rewriting ---
 
-    def _rewrite(self, group: Group, inputs: tuple[Fragment, ...]) -> _Done:
+    def _rewrite(self, group: Group, inputs: tuple[Fragment, ...]) -> Rewritten:
         if group.work is Work.REGROUP:
-            return _Done(group, inputs, update=self._regroup(inputs[0]))
+            return Rewritten(group, inputs, update=self._regroup(inputs[0]))
         if group.work is Work.SORT:
             order = self._sorted(inputs)
             back = np.empty(len(order), np.int64)
             back[order] = np.arange(len(order))
-            return _Done(group, inputs, self._written(group, self._gathered(inputs, order)), order=back)
-        return _Done(group, inputs, self._written(group, self._in_order(inputs)))
+            return Rewritten(group, inputs, self._written(group, self._gathered(inputs, order)), order=back)
+        return Rewritten(group, inputs, self._written(group, self._in_order(inputs)))
 
     def _written(self, group: Group, batches: Iterator[pa.RecordBatch]) -> tuple[Fragment, ...]:
         snapshot = self._view.snapshot

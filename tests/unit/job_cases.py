@@ -1,0 +1,154 @@
+"""One job of each kind over a small lake, and executors that end badly: for tests that kill workers and drivers."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import vectorlake_jobs
+from plain_functions import Embedder
+
+import vectorlake as vl
+from vectorlake.jobs import Attempt, Call, Capacity, executor_named
+
+ROWS = 240
+DIMENSION = 8
+
+
+def make_lake(folder: Path) -> None:
+    """Tables `items`, of several fragments and with an index that lacks rows, and `asked`."""
+    lake, rng = vl.connect(folder), np.random.default_rng(11)
+
+    def rows(first: int, count: int) -> dict[str, Any]:
+        return {
+            "id": np.arange(first, first + count),
+            "vec": rng.normal(size=(count, DIMENSION)).astype("f4"),
+        }
+
+    items = lake.create_table("items", rows(0, ROWS // 2))
+    items.create_index("vec", kind="flat", name="old", calibrate=False)
+    for first in range(ROWS // 2, ROWS, ROWS // 12):
+        items.append(rows(first, ROWS // 12))
+    items.delete("id % 9 = 2")
+    lake.create_table("asked", rows(0, 90))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A job: how it's started, in which table its records are, and what it leaves."""
+
+    start: Callable[..., Any]
+    table: str
+    contents: Callable[[vl.Lake], Any]
+
+
+def _pairs(lake: vl.Lake, **how: Any) -> Any:
+    return vectorlake_jobs.knn_join(
+        lake.table("asked"), lake.table("items"), into="pairs", lake=lake, k=3, task_rows=15, **how
+    )
+
+
+def _near(lake: vl.Lake, **how: Any) -> Any:
+    return vectorlake_jobs.knn_join(
+        None, lake.table("items").at(_first(lake)), as_column="near", k=3, task_rows=40, **how
+    )
+
+
+def _backfill(lake: vl.Lake, **how: Any) -> Any:
+    table = lake.table("items").at(_first(lake))
+    return vectorlake_jobs.backfill(
+        table, "made", Embedder, arguments={"size": 3}, type=vl.vector(3), inputs=["id"], task_rows=40, **how
+    )
+
+
+def _build(lake: vl.Lake, **how: Any) -> Any:
+    table = lake.table("items").at(_first(lake))
+    return vectorlake_jobs.build_index(
+        table, name="fresh", task_rows=40, segment_rows=100, calibrate=False, **how
+    )
+
+
+def _update(lake: vl.Lake, **how: Any) -> Any:
+    return vectorlake_jobs.update_index(
+        lake.table("items").at(_first(lake)), "old", growth=0, task_rows=20, **how
+    )
+
+
+def _compact(lake: vl.Lake, **how: Any) -> Any:
+    return vectorlake_jobs.compact(lake.table("items").at(_first(lake)), target_rows=45, **how)
+
+
+def _first(lake: vl.Lake) -> int:
+    """The version that `make_lake` has left: a job may have committed since."""
+    operations = [snapshot for snapshot in lake.table("items").history() if "job" not in snapshot.summary]
+    return operations[0].version
+
+
+def _rows(lake: vl.Lake) -> Any:
+    return lake.table("items").scan(with_row_id=True).to_arrow().sort_by("_row_id").to_pydict()
+
+
+def _index(name: str) -> Callable[[vl.Lake], Any]:
+    def found(lake: vl.Lake) -> Any:
+        table = lake.table("items")
+        (info,) = [one for one in table.indexes() if one.name == name]
+        queries = lake.table("asked").scan(columns=["vec"]).to_arrow().column("vec").combine_chunks()
+        answer = table.knn(queries, k=4, index=name)
+        return answer.to_pydict(), info.covered_rows, info.uncovered_rows, len(info.segments)
+
+    return found
+
+
+CASES = {
+    "knn-join": Case(_pairs, "pairs", lambda lake: lake.table("pairs").to_arrow().to_pydict()),
+    "knn-column": Case(_near, "items", _rows),
+    "backfill": Case(_backfill, "items", _rows),
+    "build-index": Case(_build, "items", _index("fresh")),
+    "update-index": Case(_update, "items", _index("old")),
+    "compact": Case(_compact, "items", lambda lake: (_rows(lake), len(lake.table("items").fragments()))),
+}
+
+
+class Disturbed:
+    """Processes of this machine, to which something happens once so many tasks are done."""
+
+    def __init__(self, after: int, happens: Callable[[], None]) -> None:
+        self._inner = executor_named("local")
+        self._left, self._happens = after, happens
+
+    def capacity(self, workers: int | None) -> Capacity:
+        return self._inner.capacity(workers)
+
+    def run(self, payload: bytes, calls: Sequence[Call], *, workers: int) -> Iterator[Attempt | None]:
+        for attempt in self._inner.run(payload, calls, workers=workers):
+            if attempt is not None and attempt.record is not None:
+                self._left -= 1
+                if self._left == 0:
+                    self._happens()
+            yield attempt
+
+
+def kill_a_worker() -> None:
+    workers = multiprocessing.active_children()
+    assert workers, "there is none to kill"
+    pid = workers[0].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    case, folder, after, mark = sys.argv[1:]
+
+    def stall() -> None:
+        Path(mark).touch()
+        time.sleep(600)
+
+    CASES[case].start(vl.connect(folder), job_id="j", engine=Disturbed(int(after), stall), workers=1)
