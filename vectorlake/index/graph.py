@@ -41,15 +41,14 @@ GUESTS: Final = "guests"
 
 _SAMPLE: Final = 20_000
 _STEP: Final = 8192
-_WIDTH: Final = 100
-_ALPHA: Final = 1.15
-_ROUNDS: Final = 1
+_WIDTH: Final = 200
+_ROUNDS: Final = 2
 _POOL: Final = 14  # vectors in bytes rank the ten nearest among the first twelve
 _EFFORTS: Final = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 
 
 class GraphKind:
-    """After SymphonyQG (Gou et al., SIGMOD 2025). Options: `width`, `alpha` and `rounds` of the construction."""
+    """After SymphonyQG (Gou et al., SIGMOD 2025). Options: `width` and `rounds` of the construction."""
 
     name = "graph"
     version = 1
@@ -59,7 +58,7 @@ class GraphKind:
     elements = frozenset({"float16", "float32", "float64", "int8", "uint8"})
 
     def resolve(self, facts: Facts, options: Mapping[str, Any]) -> Resolved:
-        check_known(self.name, options, ("width", "alpha", "rounds"))
+        check_known(self.name, options, ("width", "rounds"))
         if Layout(facts.dimension).padded > LARGEST_DIMENSION:
             raise InvalidInputError(
                 f"an index of kind 'graph' takes vectors of up to {LARGEST_DIMENSION} elements, not {facts.dimension}"
@@ -72,14 +71,8 @@ class GraphKind:
         rounds = whole_number(options, "rounds", least=0, most=8)
         if rounds is None:
             rounds = _ROUNDS
-            chosen["rounds"] = "one search of the first graph finds most of what several find"
-        alpha = options.get("alpha")
-        if alpha is None:
-            alpha = _ALPHA
-            chosen["alpha"] = "keeps about 25 edges of a vertex by rule; the places left go to its nearest"
-        elif isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 1 <= alpha <= 4:
-            raise InvalidInputError(f"alpha must be a number from 1 to 4, not {alpha!r}")
-        return Resolved({"width": width, "alpha": float(alpha), "rounds": rounds}, chosen)
+            chosen["rounds"] = "the second search finds neighbours that the first missed, a third hardly any"
+        return Resolved({"width": width, "rounds": rounds}, chosen)
 
     def train(
         self, vectors: Vectors, config: Config, *, rng: np.random.Generator, threads: int, memory: int
@@ -175,7 +168,7 @@ def _segment(
     ids: npt.NDArray[np.int64], stored: list[Bytes], config: Config, *, threads: int, memory: int
 ) -> Arrays:
     options = config.options
-    plan = Plan(METRIC_CODES[config.metric], options["width"], options["alpha"], options["rounds"])
+    plan = Plan(METRIC_CODES[config.metric], options["width"], options["rounds"])
     graph: Graph = build_graph(
         stored, len(ids), Layout(config.dimension), plan, threads=threads, memory=memory
     )

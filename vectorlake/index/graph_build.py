@@ -2,8 +2,9 @@
 
 A first graph joins what is near within small overlapping leaves (as PiPNN and HCNNG do); searching it for each of its own
 vertices then finds better neighbours than leaves could hold, as in SymphonyQG and Vamana. Edges are kept by the rule of
-relative neighbourhood, both ways, and places that are left are filled. Rows equal to others, and those that no edge
-leads to, become guests of a vertex, so that nothing is out of reach.
+relative neighbourhood, both ways; places that are left go to those that a looser rule keeps, for a visit compares as many
+neighbours as there are places. Rows equal to others, and those that no edge leads to, become guests of a vertex, so that
+nothing is out of reach.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ _CHUNK: Final = 8192
 _BACK: Final = DEGREE
 _FACTS: Final = 16
 
+_SLACKS: Final = np.array([1, 1.1, 1.2, 1.35, 1.5, 2, 4, np.inf], np.float32)
+"""By how much the rule of relative neighbourhood is loosened, step by step, until a vertex has all its edges."""
+
 BYTES_PER_ROW: Final = LIST * 8 + DEGREE * 8 + DEGREE * 4 + 64
 """What building takes besides the result, at least."""
 
@@ -48,15 +52,17 @@ class Plan:
 
     Attributes:
         code: one of `kernels.distance`'s metrics, for which searches are going to be.
-        width: of the beam by which neighbours are found.
-        alpha: how much nearer to a neighbour than to the vertex another must be to be left out; at least 1.
+        width: of the beam by which neighbours are found at last.
         rounds: how often the graph is searched for better neighbours.
     """
 
     code: int
     width: int
-    alpha: float
     rounds: int
+
+    def width_of(self, round_: int) -> int:
+        """Of the beam in a round; only the last has to find all that edges are chosen from."""
+        return self.width if round_ == self.rounds else max(DEGREE, self.width // 3)
 
 
 @dataclass(frozen=True)
@@ -164,7 +170,7 @@ class _Building:
             for round_ in range(self._plan.rounds + 1):
                 for first in range(0, len(self._vertices), _CHUNK):
                     self._choose(first, round_, starts, near, distances, kept, kept_distances)
-                self._link(kept, kept_distances, linked)
+                self._link(kept, kept_distances, near, distances, linked)
                 last = round_ == self._plan.rounds
                 self._encode(linked, self._plan.code if last else METRIC_L2)
         guests = self._house(linked, starts)
@@ -227,17 +233,35 @@ class _Building:
         near = np.full((len(self._records), LIST), -1, np.int32)
         distances = np.full(near.shape, np.inf, np.float32)
         for members in self._leaves(self._vertices, _OVERLAP):
-            stored = np.ascontiguousarray(vectors_of(self._records, self._layout)[members])
+            stored = vectors_of(self._records, self._layout)[members]
+            facts = np.ascontiguousarray(stored[:, -_FACTS:-4].copy().view(np.float32).T)
+            vectors = np.zeros((len(members) + construct.GROUP - 1, self._layout.padded), np.int16)
+            vectors[: len(members)] = stored[:, :-_FACTS].view(np.int8)
             self._team.run(
-                partial(self._merge_leaf, stored=stored, members=members, near=near, distances=distances),
+                partial(
+                    self._merge_leaf,
+                    vectors=vectors,
+                    facts=facts,
+                    members=members,
+                    near=near,
+                    distances=distances,
+                ),
                 len(members),
             )
         return near, distances
 
     def _merge_leaf(
-        self, first: int, end: int, *, stored: Bytes, members: Ints, near: Slots, distances: Floats
+        self,
+        first: int,
+        end: int,
+        *,
+        vectors: npt.NDArray[np.int16],
+        facts: Floats,
+        members: Ints,
+        near: Slots,
+        distances: Floats,
     ) -> None:
-        construct.merge_leaf(stored, members, first, end, near, distances)
+        construct.merge_leaf(vectors, facts, members, first, end, near, distances)
 
     def _choose(
         self,
@@ -254,7 +278,7 @@ class _Building:
         found = np.empty((len(chunk), 0), np.int64)
         measured = np.empty((len(chunk), 0), np.float32)
         if round_:
-            found, measured = self._search(chunk, starts, self._plan.width)
+            found, measured = self._search(chunk, starts, self._plan.width_of(round_))
         self._team.run(
             lambda a, b: construct.prune_found(
                 *self._at,
@@ -265,7 +289,7 @@ class _Building:
                 b,
                 near,
                 distances,
-                self._plan.alpha,
+                _SLACKS,
                 kept,
                 kept_distances,
             ),
@@ -290,7 +314,9 @@ class _Building:
         )  # fmt: skip
         return found, measured
 
-    def _link(self, kept: Slots, kept_distances: Floats, linked: Slots) -> None:
+    def _link(
+        self, kept: Slots, kept_distances: Floats, near: Slots, distances: Floats, linked: Slots
+    ) -> None:
         """Add edges back, and choose among both."""
         spare = max(self._memory - len(self._records) * BYTES_PER_ROW, 16 << 20)
         step = max(_CHUNK, spare // (_BACK * 8))
@@ -312,7 +338,9 @@ class _Building:
                     part[3],
                     part[1],
                     part[2],
-                    self._plan.alpha,
+                    near,
+                    distances,
+                    _SLACKS,
                     linked,
                 ),
                 len(some),

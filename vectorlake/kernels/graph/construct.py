@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 
 from vectorlake.kernels.distance import METRIC_DOT, address_of, pointer_to
-from vectorlake.kernels.graph.lanes import positive_bits, product
+from vectorlake.kernels.graph.lanes import positive_bits, product, products_of_four
 from vectorlake.kernels.graph.record import DEGREE, UNUSABLE
 from vectorlake.kernels.jit import entry, inner, relaxed
 
 _TWO = np.float32(2)
+GROUP: Final = 4
+"""Rows of a leaf that are compared with another at a time."""
 
 
 @entry("void(float32[:, ::1], bool_[::1], int64, int64, int64, int64)")
@@ -109,41 +111,43 @@ def merge_candidate(ids: Any, distances: Any, slot: int, distance: Any) -> bool:
     return True
 
 
-@entry("void(uint8[:, ::1], int64[::1], int64, int64, int32[:, ::1], float32[:, ::1])")
-def merge_leaf(stored: Any, members: Any, first: int, end: int, ids: Any, distances: Any) -> None:
+@entry("void(int16[:, ::1], float32[:, ::1], int64[::1], int64, int64, int32[:, ::1], float32[:, ::1])")
+def merge_leaf(
+    vectors: Any, facts: Any, members: Any, first: int, end: int, ids: Any, distances: Any
+) -> None:
     """Offer the members of a leaf to the lists of its rows [first, end).
 
     Args:
-        stored: uint8 [m, padded + 16], the members' vectors and facts.
+        vectors: int16 [m and up to `GROUP` - 1 more, padded], the members' vectors as stored.
+        facts: float32 [3, m], their scales, squares and heights.
         members: int64 [m], their slots.
         first, end: rows.
         ids: int32 [slots, list], sorted by distance; -1 where empty.
         distances: float32 beside them, infinity where empty.
     """
-    count = stored.shape[0]
-    width = stored.shape[1]
-    padded = width - 16
-    base = address_of(stored)
+    padded = vectors.shape[1]
+    count = members.shape[0]
     last = ids.shape[1] - 1
-    facts = np.empty((3, count), np.float32)
-    for i in range(count):
-        own = carray(pointer_to(base + i * width + padded, np.float32(0)), (3,))
-        for j in range(3):
-            facts[j, i] = own[j]
-    for i in range(first, end):
-        vertex = members[i]
-        limit = distances[vertex, last]
+    dots = np.empty(GROUP, np.int32)
+    limits = np.empty(GROUP, np.float32)
+    for start in range(first, end, GROUP):
+        some = min(GROUP, end - start)
+        rows = address_of(vectors) + 2 * padded * start
+        for i in range(some):
+            limits[i] = distances[members[start + i], last]
         for j in range(count):
-            dot = np.float32(product(base + i * width, base + j * width, padded))
-            height = facts[2, i] - facts[2, j]
-            distance = facts[1, i] + facts[1, j] - _TWO * dot * (facts[0, i] * facts[0, j])
-            distance = max(distance, np.float32(0)) + height * height
-            if (
-                distance < limit
-                and j != i
-                and merge_candidate(ids[vertex], distances[vertex], members[j], distance)
-            ):
-                limit = distances[vertex, last]
+            column = address_of(vectors) + 2 * padded * j
+            products_of_four(rows, 2 * padded, column, padded, address_of(dots))
+            for i in range(some):
+                row = start + i
+                height = facts[2, row] - facts[2, j]
+                dot = np.float32(dots[i]) * (facts[0, row] * facts[0, j])
+                distance = facts[1, row] + facts[1, j] - _TWO * dot
+                distance = max(distance, np.float32(0)) + height * height
+                if distance < limits[i] and j != row:
+                    vertex = members[row]
+                    if merge_candidate(ids[vertex], distances[vertex], members[j], distance):
+                        limits[i] = distances[vertex, last]
 
 
 @inner
@@ -165,55 +169,64 @@ def _add(ids: Any, distances: Any, count: int, slot: int, distance: Any) -> int:
 
 
 @inner
-def _prune(
+def _select(
     records: int,
     stride: int,
     padded: int,
     ids: Any,
     distances: Any,
     count: int,
-    alpha: float,
+    slack: Any,
+    nearest: Any,
+    tested: Any,
+    taken: Any,
     kept: Any,
     kept_distances: Any,
-    fill: bool,
-) -> None:
-    """Keep candidates, nearest first, unless one that is kept is nearer to them than the vertex is.
+    found: int,
+) -> int:
+    """Keep candidates, nearest first, unless one that is kept is nearer to them, times the slack, than the vertex is.
 
-    The relative-neighbourhood rule of NSG and Vamana. If `fill`, free places go to the nearest of the others: a visit
-    compares as many neighbours as there are places, so they cost nothing.
+    With slack 1 the relative-neighbourhood rule of NSG; more than 1 lets more pass, as Vamana's alpha does. Called with
+    growing slack, no pair is measured twice: who doesn't cover a candidate will not later.
+
+    Args:
+        ids, distances: `count` candidates, sorted by distance.
+        nearest: float32, how near the nearest kept is that a candidate was compared with; infinity at first.
+        tested: int32, how many of those kept it was compared with.
+        taken: bool, whether it was kept.
+        kept, kept_distances: those kept, of which there are `found`.
+
+    Returns:
+        how many are kept.
     """
-    most = kept.shape[0]
-    kept[:] = -1
-    kept_distances[:] = np.inf
-    found = 0
-    taken = np.zeros(count, np.bool_)
     for i in range(count):
-        if found == most:
+        if found == kept.shape[0]:
             break
-        limit = distances[i] / np.float32(alpha)
-        covered = False
-        for j in range(found):
-            if between(records, stride, padded, ids[i], kept[j]) < limit:
-                covered = True
-                break
-        if not covered:
+        if taken[i]:
+            continue
+        limit = distances[i] / slack
+        if nearest[i] < limit:
+            continue
+        j = tested[i]
+        while j < found:
+            apart = between(records, stride, padded, ids[i], kept[j])
+            j += 1
+            if apart < nearest[i]:
+                nearest[i] = apart
+                if apart < limit:
+                    break
+        tested[i] = j
+        if nearest[i] >= limit:
             kept[found] = ids[i]
             kept_distances[found] = distances[i]
-            found += 1
             taken[i] = True
-    if fill:
-        for i in range(count):
-            if found == most:
-                break
-            if not taken[i]:
-                kept[found] = ids[i]
-                kept_distances[found] = distances[i]
-                found += 1
+            found += 1
+    return found
 
 
 @entry(
     "void(int64, int64, int64, int64[:, ::1], float32[:, ::1], int64[::1], int64, int64, int32[:, ::1], "
-    "float32[:, ::1], float64, int32[:, ::1], float32[:, ::1])"
+    "float32[:, ::1], float32[::1], int32[:, ::1], float32[:, ::1])"
 )
 def prune_found(
     records: int,
@@ -226,7 +239,7 @@ def prune_found(
     end: int,
     near: Any,
     near_distances: Any,
-    alpha: float,
+    slacks: Any,
     kept: Any,
     kept_distances: Any,
 ) -> None:
@@ -234,12 +247,18 @@ def prune_found(
 
     Args:
         found: int64 [vertices, any], slots that a search for each vertex found, -1 where none.
-        near: int32 [slots, any], sorted by distance, -1 where none.
+        near: int32 [slots, any], -1 where none; then those that come next after the edges.
+        slacks: float32, growing from 1.
         kept: int32 [slots, degree], written.
     """
     room = found.shape[1] + near.shape[1]
     ids = np.empty(room, np.int32)
     distances = np.empty(room, np.float32)
+    nearest = np.empty(room, np.float32)
+    tested = np.empty(room, np.int32)
+    taken = np.empty(room, np.bool_)
+    both = np.empty(kept.shape[1] + near.shape[1], np.int32)
+    both_distances = np.empty(both.shape[0], np.float32)
     for i in range(first, end):
         vertex = vertices[i]
         count = 0
@@ -249,9 +268,51 @@ def prune_found(
         for j in range(near.shape[1]):
             if near[vertex, j] >= 0:
                 count = _add(ids, distances, count, near[vertex, j], near_distances[vertex, j])
-        _prune(
-            records, stride, padded, ids, distances, count, alpha, kept[vertex], kept_distances[vertex], False
+        nearest[:] = np.inf
+        tested[:] = 0
+        taken[:] = False
+        strong = _select(
+            records,
+            stride,
+            padded,
+            ids,
+            distances,
+            count,
+            slacks[0],
+            nearest,
+            tested,
+            taken,
+            both[: kept.shape[1]],
+            both_distances,
+            0,
         )
+        kept[vertex] = -1
+        kept_distances[vertex] = np.inf
+        for j in range(strong):
+            kept[vertex, j] = both[j]
+            kept_distances[vertex, j] = both_distances[j]
+        total = strong
+        for step in range(1, slacks.shape[0]):
+            total = _select(
+                records,
+                stride,
+                padded,
+                ids,
+                distances,
+                count,
+                slacks[step],
+                nearest,
+                tested,
+                taken,
+                both[: strong + near.shape[1]],
+                both_distances,
+                total,
+            )
+        near[vertex] = -1
+        near_distances[vertex] = np.inf
+        for j in range(strong, total):
+            near[vertex, j - strong] = both[j]
+            near_distances[vertex, j - strong] = both_distances[j]
 
 
 @entry("void(int32[:, ::1], float32[:, ::1], int64[::1], int64, int32[:, ::1], float32[:, ::1])")
@@ -287,7 +348,7 @@ def reverse_edges(
 
 @entry(
     "void(int64, int64, int64, int64[::1], int64, int64, int32[:, ::1], float32[:, ::1], int64, int32[:, ::1], "
-    "float32[:, ::1], float64, int32[:, ::1])"
+    "float32[:, ::1], int32[:, ::1], float32[:, ::1], float32[::1], int32[:, ::1])"
 )
 def link(
     records: int,
@@ -301,13 +362,18 @@ def link(
     base: int,
     back: Any,
     back_distances: Any,
-    alpha: float,
+    near: Any,
+    near_distances: Any,
+    slacks: Any,
     linked: Any,
 ) -> None:
     """Choose the final edges of vertices[first:end] among those kept and those that point at them."""
-    room = kept.shape[1] + back.shape[1]
+    room = kept.shape[1] + back.shape[1] + near.shape[1]
     ids = np.empty(room, np.int32)
     distances = np.empty(room, np.float32)
+    nearest = np.empty(room, np.float32)
+    tested = np.empty(room, np.int32)
+    taken = np.empty(room, np.bool_)
     unused = np.empty(linked.shape[1], np.float32)
     for i in range(first, end):
         vertex = vertices[i]
@@ -318,7 +384,59 @@ def link(
         for j in range(back.shape[1]):
             if back[vertex - base, j] >= 0:
                 count = _add(ids, distances, count, back[vertex - base, j], back_distances[vertex - base, j])
-        _prune(records, stride, padded, ids, distances, count, alpha, linked[vertex], unused, True)
+        nearest[:] = np.inf
+        tested[:] = 0
+        taken[:] = False
+        linked[vertex] = -1
+        total = _select(
+            records,
+            stride,
+            padded,
+            ids,
+            distances,
+            count,
+            slacks[0],
+            nearest,
+            tested,
+            taken,
+            linked[vertex],
+            unused,
+            0,
+        )
+        # What the rule left out, and what it left out before, take the places that are left.
+        more = 0
+        for j in range(count):
+            if not taken[j]:
+                ids[more] = ids[j]
+                distances[more] = distances[j]
+                more += 1
+        count = more
+        for j in range(near.shape[1]):
+            if near[vertex, j] >= 0:
+                known = False
+                for e in range(total):
+                    known |= linked[vertex, e] == near[vertex, j]
+                if not known:
+                    count = _add(ids, distances, count, near[vertex, j], near_distances[vertex, j])
+        nearest[:] = np.inf
+        tested[:] = 0
+        taken[:] = False
+        for step in range(1, slacks.shape[0]):
+            total = _select(
+                records,
+                stride,
+                padded,
+                ids,
+                distances,
+                count,
+                slacks[step],
+                nearest,
+                tested,
+                taken,
+                linked[vertex],
+                unused,
+                total,
+            )
 
 
 @entry("int64(int32[:, ::1], int32[::1], bool_[::1])")

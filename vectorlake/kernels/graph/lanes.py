@@ -216,6 +216,46 @@ def query_product_portable(_typing: Any, left: Any, right: Any, dimension: Any) 
     return types.int32(left, right, dimension), _product(_BYTE, _INT16, pairs=False)
 
 
+def _products_of_four(*, pairs: bool) -> Any:
+    def codegen(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Value:
+        left, stride, right, dimension, out = arguments
+        totals = [cgutils.alloca_once(builder, _INT32S) for _ in range(4)]
+        for total in totals:
+            builder.store(ir.Constant(_INT32S, None), total)
+        rows = [builder.add(left, builder.mul(stride, ir.Constant(_INT64, i))) for i in range(4)]
+        with cgutils.for_range_slice(
+            builder, ir.Constant(_INT64, 0), dimension, ir.Constant(_INT64, 16), intp=_INT64
+        ) as (index, _):
+            offset = builder.mul(index, ir.Constant(_INT64, 2))
+            shared = _load(builder, builder.add(right, offset), 0, _INT16S)
+            for row, total in zip(rows, totals, strict=True):
+                own = _load(builder, builder.add(row, offset), 0, _INT16S)
+                products = _pairs(builder, own, shared) if pairs else _pairs_portable(builder, own, shared)
+                builder.store(builder.add(builder.load(total), products), total)
+        for i, total in enumerate(totals):
+            _store(builder, _added(builder, builder.load(total)), out, 4 * i)
+        return context.get_dummy_value()
+
+    return codegen
+
+
+@intrinsic
+def products_of_four_avx2(_typing: Any, left: Any, stride: Any, right: Any, dimension: Any, out: Any) -> Any:
+    """Inner products of four vectors, `stride` bytes apart, and one, all int16, written as int32 [4].
+
+    The dimension is a multiple of 16.
+    """
+    return types.void(left, stride, right, dimension, out), _products_of_four(pairs=True)
+
+
+@intrinsic
+def products_of_four_portable(
+    _typing: Any, left: Any, stride: Any, right: Any, dimension: Any, out: Any
+) -> Any:
+    """`products_of_four_avx2` on any machine."""
+    return types.void(left, stride, right, dimension, out), _products_of_four(pairs=False)
+
+
 _SIGNS = [[1.0 if pattern >> bit & 1 else -1.0 for pattern in range(16)] for bit in range(4)]
 _ENTRIES = ir.VectorType(_FLOAT, 16)
 
@@ -351,4 +391,5 @@ def _splat(builder: Builder, value: Value, kind: Any) -> Value:
 # Chosen when the machine is known; numba's cache tells machines apart.
 code_sums = code_sums_avx2 if has_avx2() else code_sums_portable
 product = product_avx2 if has_avx2() else product_portable
+products_of_four = products_of_four_avx2 if has_avx2() else products_of_four_portable
 query_product = query_product_avx2 if has_avx2() else query_product_portable
