@@ -78,6 +78,13 @@ def test_a_delete_follows_moved_rows(lake: vl.Lake) -> None:
     assert sorted(rows(first, "x").values()) == [(0,), (2,), (3,), (5,), (9,)]
 
 
+def test_a_delete_asks_again_where_others_replaced_what_it_asked_of(lake: vl.Lake) -> None:
+    table, late = lake.table("t"), lake.table("t")
+    table.update({"x": "x - 3"}, where="id > 2", mode="columns")
+    assert late.delete("x >= 2").version == 4
+    assert sorted(late.scan().to_arrow()["id"].to_pylist()) == [0, 1, 3, 4]
+
+
 @pytest.mark.parametrize("existing", [False, True])
 def test_computed_values_follow_moved_rows(lake: vl.Lake, existing: bool) -> None:
     first = lake.table("t")

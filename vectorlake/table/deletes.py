@@ -99,10 +99,12 @@ class Delete:
 
     def __call__(self, head: Snapshot) -> Delta:
         """The change to `head`: rows that were moved are followed, rows that others deleted are done with, and if
-        others changed any of them, the predicate is asked again."""
+        others changed any of them, or replaced what the predicate asks of, the predicate is asked again."""
         view = View(head, self._view.log, self._view.files)
         followed = follow(self._view, head, self.positions)
-        if followed.changed:
+        names = self._predicate.columns()
+        asked = {known.id for known in self._view.snapshot.schema.fields if known.name in names}
+        if followed.changed or followed.written & asked:
             self._view = view
             self.positions = matching_positions(view, self._predicate)
             followed = Followed(self.positions)
