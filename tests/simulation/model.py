@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 import vectorlake as vl
 from vectorlake.metadata.snapshot import Snapshot
 from vectorlake.plan.conflict import LAYOUT_ONLY
+
+EVERYTHING = 1_000_000
+INDEX_OPERATIONS = frozenset({"create-index", "rebuild-index", "optimize-index", "drop-index"})
 
 Values = dict[int, dict[str, Any]]
 """Key → the other columns; a column that is missing is null."""
@@ -24,6 +30,8 @@ class Row:
 
 
 Rows = dict[int, Row]
+Indexes = dict[str, tuple[str, tuple[str, ...]]]
+"""Name → the ids of its model and of its segments."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,8 @@ class Step:
     base: Rows
     versions: dict[int, Rows]
     snapshot: Snapshot
+    indexes_before: Indexes = field(default_factory=dict)
+    indexes_after: Indexes = field(default_factory=dict)
     replaced: bool = False
     """Others took all rows away and brought others, perhaps equal ones."""
 
@@ -81,6 +91,8 @@ class Line:
     """Row id → key, for all rows that ever were."""
     times: dict[int, int] = field(default_factory=dict)
     commits: dict[int, str] = field(default_factory=dict)
+    indexes: dict[int, Indexes] = field(default_factory=dict)
+    operations: dict[int, str] = field(default_factory=dict)
     replacing: set[int] = field(default_factory=set)
     """Versions that replaced all rows."""
     deleted: bool = False
@@ -90,7 +102,10 @@ class Line:
         held = {row.row_id: key for rows in known.values() for key, row in rows.items()}
         times = {number: time for number, time in self.times.items() if number <= version}
         commits = {number: commit for number, commit in self.commits.items() if number <= version}
-        return Line(name, folder, known, version, held, times, commits, set(self.replacing))
+        indexes = {number: found for number, found in self.indexes.items() if number <= version}
+        return Line(
+            name, folder, known, version, held, times, commits, indexes, replacing=set(self.replacing)
+        )
 
 
 def judge(line: Line, intent: Intent, snapshot: Snapshot, after: Rows) -> None:
@@ -99,8 +114,18 @@ def judge(line: Line, intent: Intent, snapshot: Snapshot, after: Rows) -> None:
     assert not intent.failed, f"{intent.what}: an error said that nothing was committed"
     assert intent.version is None, f"{intent.what} was committed twice"
     replaced = any(intent.base < version < snapshot.version for version in line.replacing)
-    step = Step(before, after, line.versions.get(intent.base, before), line.versions, snapshot, replaced)
+    step = Step(
+        before,
+        after,
+        line.versions.get(intent.base, before),
+        line.versions,
+        snapshot,
+        line.indexes.get(snapshot.version - 1, {}),
+        indexes_of(snapshot),
+        replaced,
+    )
     _check_values(intent, step)
+    _check_indexes(step)
     if intent.judge is not None:
         intent.judge(step)
     _check_lineage(line, step)
@@ -109,9 +134,18 @@ def judge(line: Line, intent: Intent, snapshot: Snapshot, after: Rows) -> None:
     line.versions[snapshot.version] = after
     line.times[snapshot.version] = snapshot.timestamp_ms
     line.commits[snapshot.version] = snapshot.commit_id
+    line.indexes[snapshot.version] = step.indexes_after
+    line.operations[snapshot.version] = snapshot.operation
     if snapshot.operation in ("restore", "fast-forward", "overwrite"):
         line.replacing.add(snapshot.version)
     line.newest = snapshot.version
+
+
+def indexes_of(snapshot: Snapshot) -> Indexes:
+    return {
+        index.name: (index.model_id, tuple(segment.id for segment in index.segments))
+        for index in snapshot.indexes
+    }
 
 
 def judge_nothing(line: Line, intent: Intent, snapshot: Snapshot) -> None:
@@ -127,7 +161,8 @@ def _check_values(intent: Intent, step: Step) -> None:
         found = step.after[key].values if key in step.after else None
         old = step.before[key].values if key in step.before else None
         allowed = [wanted.get(key)] + ([old] if key in optional else [])
-        assert any(same_values(found, one) for one in allowed), (
+        mixed = key in optional and _mixed(found, wanted.get(key), old)
+        assert mixed or any(same_values(found, one) for one in allowed), (
             f"{intent.what} (read at v{intent.base}) as v{step.snapshot.version}: key {key} is {found}, expected "
             f"{' or '.join(map(str, allowed))}; it was {old}"
         )
@@ -154,12 +189,59 @@ def _check_lineage(line: Line, step: Step) -> None:
             assert old == row, f"{operation} changed {old} to {row}"
 
 
+def _mixed(found: dict[str, Any] | None, wanted: dict[str, Any] | None, old: dict[str, Any] | None) -> bool:
+    """Whether some of several operations on a row, of which each may apply or not, explain what is found."""
+    if found is None or wanted is None or old is None:
+        return False
+    return all(value in (wanted.get(name), old.get(name)) for name, value in found.items())
+
+
 def same_values(found: dict[str, Any] | None, wanted: dict[str, Any] | None) -> bool:
     if found is None or wanted is None:
         return found is wanted
     return {k: v for k, v in found.items() if v is not None} == {
         k: v for k, v in wanted.items() if v is not None
     }
+
+
+def _check_indexes(step: Step) -> None:
+    """A commit changes the indexes that it says it does, and no others."""
+    before, after, operation = step.indexes_before, step.indexes_after, step.snapshot.operation
+    if operation in INDEX_OPERATIONS:
+        said = str(step.snapshot.summary["index"]).split(", ")
+        for name in before.keys() | after.keys():
+            assert name in said or before.get(name) == after.get(name), (
+                f"{operation} of {said} changed {name}"
+            )
+    elif operation == "overwrite":
+        assert after == {name: (model, ()) for name, (model, _) in before.items()}
+    elif operation not in ("restore", "fast-forward"):
+        assert before == after, f"{operation} changed indexes {before} to {after}"
+
+
+def check_searches(table: vl.Table, rows: Rows, rng: random.Random) -> None:
+    """A search by each index, everything looked at, finds what the rows say."""
+    for index in table.snapshot.indexes:
+        query = np.array([rng.randrange(-3, 4) for _ in range(4)], np.float32)
+        # A graph may hold nodes that no path reaches.
+        graph = index.kind == "graph"
+        k = rng.choice([1, 5] if graph else [1, 5, EVERYTHING])
+        looked = {"ef" if graph else "nprobe": EVERYTHING, "pool": EVERYTHING}
+        found = table.knn(query, "v", k, index=index.name, threads=1, **looked)
+        pairs = list(zip(found["distance"].to_pylist(), found["row_id"].to_pylist(), strict=True))
+        wanted = _nearest(rows, query, index.metric)[:k]
+        assert pairs == wanted, f"v{table.version} by {index.name} ({index.kind}), {k} nearest of {query}"
+
+
+def _nearest(rows: Rows, query: np.ndarray, metric: str) -> list[tuple[float, int]]:
+    """Distances and row ids of the rows that have a vector, nearest first; exact for whole numbers."""
+    found = []
+    for row in rows.values():
+        if (vector := row.values.get("v")) is not None:
+            other = np.array(vector)
+            distance = float(np.square(other - query).sum()) if metric == "l2" else -float(other @ query)
+            found.append((distance, row.row_id))
+    return sorted(found)
 
 
 def plain(rows: Rows) -> Values:

@@ -62,8 +62,17 @@ def operation(weight: int, *, main_only: bool = False) -> Callable[[Make], Make]
 
 
 def some_rows(world: World, keys: Sequence[int], columns: Sequence[str]) -> list[dict[str, Any]]:
-    values = {"x": lambda: world.rng.randrange(100), "s": lambda: f"s{world.rng.randrange(9)}"}
+    values = {
+        "x": lambda: world.rng.randrange(100),
+        "s": lambda: f"s{world.rng.randrange(9)}",
+        "v": lambda: some_vector(world),
+    }
     return [{"id": key, **{name: values[name]() for name in columns}} for key in keys]
+
+
+def some_vector(world: World) -> list[float] | None:
+    """Whole numbers, so that distances are exact; few of them, so that many rows are equally far."""
+    return None if world.rng.random() < 0.1 else [float(world.rng.randrange(-3, 4)) for _ in range(4)]
 
 
 def some_keys(world: World, count: int) -> list[int]:
@@ -86,7 +95,7 @@ def own_columns(table: vl.Table) -> list[str]:
 
 
 def as_data(rows: list[dict[str, Any]]) -> pa.Table:
-    kinds = {"id": pa.int64(), "x": pa.int64(), "s": pa.string()}
+    kinds = {"id": pa.int64(), "x": pa.int64(), "s": pa.string(), "v": vl.vector(4)}
     return pa.table({name: pa.array([row[name] for row in rows], kinds[name]) for name in rows[0]})
 
 
@@ -111,12 +120,12 @@ def append(world: World, table: vl.Table, line: Line) -> Work:
     held = line.versions[table.version].keys()
     free = [key for key in range(KEYS) if key not in held]
     keys = some_keys(world, 2) if len(free) < 4 else world.rng.sample(free, world.rng.randrange(1, 5))
-    return appending(table, some_rows(world, keys, ["x", "s"]))
+    return appending(table, some_rows(world, keys, ["x", "s", "v"]))
 
 
 @operation(1)
 def overwrite(world: World, table: vl.Table, line: Line) -> Work:
-    rows = some_rows(world, some_keys(world, 6), ["x", "s"])
+    rows = some_rows(world, some_keys(world, 6), ["x", "s", "v"])
 
     def apply(held: Values, step: Step) -> set[int]:
         held.clear()
@@ -168,7 +177,7 @@ def update(world: World, table: vl.Table, line: Line) -> Work:
 
 @operation(6)
 def upsert(world: World, table: vl.Table, line: Line) -> Work:
-    columns = world.rng.choice([["x", "s"], ["x"], ["s"]])
+    columns = world.rng.choice([["x", "s", "v"], ["x"], ["s"], ["v"]])
     rows = some_rows(world, some_keys(world, world.rng.randrange(1, 5)), columns)
     mode = world.rng.choice(["rows", "columns", "auto"])
 
@@ -393,7 +402,7 @@ def transaction(world: World, table: vl.Table, line: Line) -> Work:
         [delete, update, upsert, insert, merge, add_column, backfill_column, set_properties], k=2
     )
     begun: list[Callable[[vl.Table], Work]] = [
-        lambda tx: appending(tx, some_rows(world, fresh, ["x", "s"])),
+        lambda tx: appending(tx, some_rows(world, fresh, ["x", "s", "v"])),
         lambda tx: upserting_one(world, tx, fresh[0]),
         *(lambda tx, make=make: make(world, tx, line) for make in parts),
     ]

@@ -18,7 +18,18 @@ from typing import Any
 
 import pyarrow as pa
 from hosts import Host
-from model import Intent, Line, Rows, judge, judge_nothing, plain, replay, rows_of
+from model import (
+    INDEX_OPERATIONS,
+    Intent,
+    Line,
+    Rows,
+    check_searches,
+    judge,
+    judge_nothing,
+    plain,
+    replay,
+    rows_of,
+)
 from stores import Change, Disk, SimulatedStore
 
 import vectorlake as vl
@@ -30,7 +41,7 @@ from vectorlake.table.table import Table
 from vectorlake.testing.clocks import SequentialIds
 from vectorlake.testing.faults import Fault, FaultyStore, Killed, random_faults
 
-SCHEMA = pa.schema([("id", pa.int64()), ("x", pa.int64()), ("s", pa.string())])
+SCHEMA = pa.schema([("id", pa.int64()), ("x", pa.int64()), ("s", pa.string()), ("v", vl.vector(4))])
 NOW = dt.timedelta(days=-36_500)
 """A grace period that no file escapes."""
 HOUR_MS = 3_600_000
@@ -71,8 +82,13 @@ _processes: dict[int, Process] = {}
 
 def replacements() -> Iterator[tuple[Any, str, object]]:
     """What to set on what, so that vectorlake starts no threads and sleeps by the scheduler."""
-    for found in pkgutil.iter_modules(importlib.import_module("vectorlake.table").__path__):
-        module = importlib.import_module(f"vectorlake.table.{found.name}")
+    packages = [importlib.import_module(f"vectorlake.{name}") for name in ("table", "search", "index")]
+    for found in (
+        found
+        for package in packages
+        for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
+    ):
+        module = importlib.import_module(found.name)
         if hasattr(module, "ThreadPoolExecutor"):
             yield module, "ThreadPoolExecutor", Inline
     defaults = Committer.__init__.__kwdefaults__
@@ -192,8 +208,24 @@ class Process:
                 f"{operation.name} was refused: {type(error).__name__}: {error}"
             )
             assert self.world.changes > seen, f"{operation.name} failed without a cause: {error}"
+            # What a transaction computed itself is refused after any commit of others.
+            if isinstance(error, vl.ConflictError) and "in this transaction" not in str(error):
+                assert self.met(line), f"{operation.name} met nothing that it conflicts with: {error}"
         assert self.intent.version is None, f"{operation.name} committed, and says that it failed: {error}"
         self.intent.failed = True
+
+    def met(self, line: Line) -> bool:
+        """Whether something was committed since the operation began that it may conflict with: work on rows and work on
+        indexes never meet, but for a restore, which rewinds both."""
+        assert self.intent is not None
+        since = range(self.intent.base + 1, line.newest + 1)
+        index = "index" in self.intent.what
+        return line.deleted or any(
+            (line.operations[version] in INDEX_OPERATIONS) is index
+            or line.operations[version] == "restore"
+            or not self.world.is_live(line, version)
+            for version in since
+        )
 
     def faulted(self, first_call: int) -> bool:
         harmless = (None, Fault.DELAY)
@@ -318,6 +350,7 @@ class World:
         after = rows_of(pinned)
         judge(line, self.intents[pinned.snapshot.commit_id], pinned.snapshot, after)
         assert pinned.count() == len(after) == len(pinned)
+        check_searches(pinned, after, self.rng)
         if version > 1 and self.rng.random() < 0.3:
             back = 1 if self.rng.random() < 0.7 else self.rng.randrange(1, 6)
             start = max(1, version - back)
@@ -396,6 +429,8 @@ class World:
                     files |= {file.path for file in named if file is not None}
                 self._manifests[ref.path] = frozenset(files)
             yield from self._manifests[ref.path]
+        for index in entry.indexes:
+            yield from [index.model.path, *(segment.file.path for segment in index.segments)]
 
     # --- the readers ---
 
@@ -417,10 +452,12 @@ class World:
         assert found == ([rows[key].values.get("x")] if key in rows else [])
         if key in rows:
             assert table.take([rows[key].row_id], ["id"])["id"].to_pylist() == [key]
+        check_searches(table, rows, self.rng)
 
     # --- the operations ---
 
     def pick(self, table: vl.Table, line: Line) -> Any:
+        import indexes  # noqa: F401 - which adds to the operations
         from operations import OPERATIONS
 
         known = [kind for kind in OPERATIONS if line.name is None or not kind.main_only]
