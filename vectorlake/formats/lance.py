@@ -128,6 +128,7 @@ class _Backend:
         self._lock = threading.Lock()
         self._idle: dict[tuple[str, ...] | None, list[LanceFileReader]] = defaultdict(list)
         self._pages: dict[str, MappedPages | None] = {}
+        self._every: list[str] | None = None
         self._copy = contextlib.ExitStack()
         self._path, self._session = self._located()
         with self._reader(None) as reader:
@@ -135,6 +136,7 @@ class _Backend:
             # Describing all pages takes milliseconds: only where a vector column is to be mapped.
             stored: pa.Schema = reader.read_range(0, 0).to_batches().schema
         self._stored = stored
+        self._every = stored.names
         metadata = dict(stored.metadata or {})
         text = metadata.pop(SCHEMA_KEY, None)
         if text is not None:
@@ -161,7 +163,8 @@ class _Backend:
     @contextlib.contextmanager
     def _reader(self, columns: list[str] | None) -> Iterator[LanceFileReader]:
         """A reader of just these columns for the time of the block: one serves a single thread, and one
-        projection."""
+        projection. Opening one reads the footer, so all columns in order are left to that of the whole file."""
+        columns = None if columns == self._every else columns
         key = None if columns is None else tuple(columns)
         with self._lock:
             idle = self._idle[key]

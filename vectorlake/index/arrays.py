@@ -2,7 +2,8 @@
 
 The file has one record batch of one row, each column a list of bytes: any Arrow tool opens it. Where each array's bytes
 begin is told beside the file (`metadata.index.IndexFile`), so that nothing has to be parsed to read a part of one.
-An array written with *cuts* can be read part by part, each with a checksum of its own.
+An array written with *cuts* can be read part by part, each with a checksum of its own. One of int64 is stored as
+differences from its least number where these need fewer bytes: row ids mostly need four.
 """
 
 from __future__ import annotations
@@ -34,8 +35,11 @@ _ALIGN: Final = 64
 _PROBE: Final = b"where values begin"
 _SMALL: Final = 64 << 10
 """Arrays of a remote file of up to so many bytes come along with whichever is asked for first."""
-_GAP: Final = 64 << 10
-"""Ranges with less than this between them are fetched as one: a round trip costs more."""
+_WHOLE: Final = 1 << 20
+"""And so do all arrays of a file of up to so many bytes."""
+_GAP: Final = 32 << 10
+"""Ranges with less than this between them are fetched as one: a request costs more."""
+_NARROW: Final = (np.uint8, np.uint16, np.uint32)
 
 Cuts = Mapping[str, npt.NDArray[np.int64]]
 """Array name → first row of each of its parts, and the end: int64 [parts + 1]."""
@@ -53,7 +57,8 @@ def write_arrays(path: Path, arrays: Arrays, cuts: Cuts, *, name: str) -> IndexF
     Returns:
         what a snapshot keeps of the file. Nothing is synced: the store does that.
     """
-    full = dict(arrays)
+    # What is read in parts comes last: all else is read in one piece.
+    full = {key: array for key, array in arrays.items() if key not in cuts}
     for cut, bounds in cuts.items():
         rows = np.ascontiguousarray(arrays[cut])
         full[cut + _CUTS] = np.asarray(bounds, np.int64)
@@ -61,7 +66,9 @@ def write_arrays(path: Path, arrays: Arrays, cuts: Cuts, *, name: str) -> IndexF
             [_digest(rows[a:b]) for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)],
             np.uint64,
         )
-    flat = {key: np.ascontiguousarray(array) for key, array in full.items()}
+    bases = {key: base for key, array in full.items() if (base := _base_of(array)) is not None}
+    flat = {key: _narrowed(array, bases.get(key)) for key, array in full.items()}
+    flat |= {cut: np.ascontiguousarray(arrays[cut]) for cut in cuts}
     sizes = [array.nbytes for array in flat.values()]
     start = _first_offset(_batch([b""] * (2 * len(flat)), list(flat)))
     columns: list[npt.NDArray[Any] | bytes] = []
@@ -81,10 +88,31 @@ def write_arrays(path: Path, arrays: Arrays, cuts: Cuts, *, name: str) -> IndexF
                 dtype=array.dtype.str,
                 shape=tuple(int(n) for n in array.shape),
                 checksum=f"{_PREFIX}{_digest(array):016x}",
+                base=bases.get(key),
             )
             for key, array in flat.items()
         },
     )
+
+
+def _base_of(array: npt.NDArray[Any]) -> int | None:
+    """What to store differences from; None where the array is stored as it is."""
+    if array.dtype != np.int64 or not array.size:
+        return None
+    low, high = int(array.min()), int(array.max())
+    return low if high - low <= np.iinfo(_NARROW[-1]).max else None
+
+
+def _narrowed(array: npt.NDArray[Any], base: int | None) -> npt.NDArray[Any]:
+    if base is None:
+        return np.ascontiguousarray(array)
+    spread = int(array.max()) - base
+    kind = next(kind for kind in _NARROW if spread <= np.iinfo(kind).max)
+    return np.ascontiguousarray((array - base).astype(kind))
+
+
+def _widened(array: npt.NDArray[Any], base: int | None) -> npt.NDArray[Any]:
+    return array if base is None else array.astype(np.int64) + base
 
 
 _LIST: Final = pa.large_list(pa.field("item", pa.uint8(), False))
@@ -186,17 +214,22 @@ class ArrayFile:
 
     def __getitem__(self, name: str) -> np.ndarray:
         info = self._info(name)
-        if self._map is not None:
+        if self._map is not None and info.base is None:
             return self._view(info)
         with self._lock:
             if (kept := self._kept.get((name, -1))) is not None:
                 self._kept.move_to_end((name, -1))
                 return kept
-        return self._fetch(name)
+        if self._map is None:
+            return self._fetch(name)
+        wide = _widened(self._view(info), info.base)
+        self._keep((name, -1), wide)
+        return wide
 
     def _fetch(self, name: str) -> np.ndarray:
         """An array from the store, and in the same round trip all small ones that are not there yet: they follow soon."""
-        small = [one for one, info in self._file.arrays.items() if _nbytes(info) <= _SMALL and one != name]
+        limit = _WHOLE if self._file.size <= _WHOLE else _SMALL
+        small = [one for one, info in self._file.arrays.items() if _nbytes(info) <= limit and one != name]
         with self._lock:
             names = [name, *(one for one in small if (one, -1) not in self._kept)]
         infos = [self._file.arrays[one] for one in names]
@@ -205,7 +238,8 @@ class ArrayFile:
         for one, info, data in zip(names, infos, blobs, strict=True):
             if (found := f"{_PREFIX}{xxhash.xxh3_64_intdigest(data):016x}") != info.checksum:
                 raise self._damaged(f"array {one!r} has checksum {found}, written with {info.checksum}")
-            fetched.append(np.frombuffer(data, np.dtype(info.dtype)).reshape(info.shape))
+            stored = np.frombuffer(data, np.dtype(info.dtype)).reshape(info.shape)
+            fetched.append(_widened(stored, info.base))
             self._keep((one, -1), fetched[-1])
         return fetched[0]
 

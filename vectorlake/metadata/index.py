@@ -13,10 +13,12 @@ class ArrayInfo(msgspec.Struct, frozen=True):
     offset: int
     """Bytes from the file's beginning; a multiple of 64."""
     dtype: str
-    """As numpy writes it: `<f4`, `|u1`, …"""
+    """Of what is stored, as numpy writes it: `<f4`, `|u1`, …"""
     shape: tuple[int, ...]
     checksum: str
     """Of the array's bytes."""
+    base: int | None = None
+    """The array is of int64, stored as the differences from this number, which take fewer bytes."""
 
 
 class IndexFile(msgspec.Struct, frozen=True):
