@@ -27,11 +27,11 @@ from typing import Any
 
 from _ann import datasets, report
 from _ann.measure import Outcome
+from _ann.options import SHARED, among, positive
 from _ann.peers import CONTESTANTS, OURS
 from _ann.protocol import Data, Unreadable
 
 HERE = Path(__file__).resolve().parent
-SHARED = Path(os.environ.get("VECTORLAKE_BENCH_DATA", HERE.parents[1] / "shared" / "data")) / "pypi_minilm"
 QUICK_ROWS = 20_000
 QUICK = (*OURS, "faiss-flat", "faiss-fastscan", "symphonyqg", "turbovec-2", "lance-rq")
 LIMIT = 1_800
@@ -81,7 +81,7 @@ def arguments() -> argparse.Namespace:
     )
     options.add_argument(
         "--only",
-        type=chosen,
+        type=among(CONTESTANTS),
         metavar="NAMES",
         help=f"comma-separated, by beginning, among {', '.join(CONTESTANTS)}",
     )
@@ -110,24 +110,6 @@ def arguments() -> argparse.Namespace:
         "--out", type=Path, default=HERE / "results", metavar="FOLDER", help="benchmarks/results"
     )
     return options.parse_args()
-
-
-def positive(word: str) -> int:
-    if not word.isdecimal() or int(word) < 1:
-        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number from 1")
-    return int(word)
-
-
-def chosen(words: str) -> Sequence[str]:
-    wanted = [word.strip() for word in words.split(",") if word.strip()]
-    for word in wanted:
-        if not any(name.startswith(word) for name in CONTESTANTS):
-            raise argparse.ArgumentTypeError(
-                f"no contestant begins with {word!r}; there are {', '.join(CONTESTANTS)}"
-            )
-    if not wanted:
-        raise argparse.ArgumentTypeError("it names no contestant")
-    return [name for name in CONTESTANTS if name.startswith(tuple(wanted))]
 
 
 def interpreter(word: str) -> tuple[str, str]:

@@ -1,6 +1,6 @@
-"""A cold single query from an S3 server: requests, bytes and seconds of ours and of Lance.
+"""Cold single queries on an S3 server: requests, bytes, trips and seconds of ours and of Lance.
 
-`python -m _ann.cold WHO URI` is one reader: it answers the lines `open` and `query N` of its standard input.
+`python -m _ann.cold WHO URI` is one reader: it answers the lines `open` and `query …` of its standard input.
 """
 
 from __future__ import annotations
@@ -10,46 +10,46 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 import numpy as np
 
-from _ann.protocol import Data, Skip
+from _ann.protocol import Data, Setting, Skip, grid
+from _ann.proxy import Traffic, counting
 
-WHO = ("vectorlake-ivf", "lance-pq", "lance-rq")
-QUERIES = 5
-K = 10
+SETTINGS: Mapping[str, list[Setting]] = {
+    "vectorlake-ivf": grid(target_recall=(0.9, 0.95)),
+    "lance-pq": grid(nprobes=(64, 128, 256), refine_factor=(10,)),
+    "lance-rq": grid(nprobes=(64, 128, 256), refine_factor=(5,)),
+}
 
 
 @dataclass(frozen=True)
 class Cold:
-    """Medians over some queries, each asked by a new process: of opening the table with its index, and of the query."""
+    """Medians over some queries, each asked by a new process: of opening the table and asking together."""
 
     name: str
+    setting: str
     recall: float
-    open_requests: int
-    open_kb: float
-    open_ms: float
-    query_requests: int
-    query_kb: float
-    query_ms: float
+    requests: int
+    trips: int
+    kb: float
+    ms: float
 
 
-def run(data: Data, *, threads: int) -> list[Cold]:
+def run(data: Data, names: list[str], *, queries: int, k: int, threads: int) -> Iterator[Cold]:
     """Put the set and its indexes into a new S3 server and ask for single queries.
 
     Raises:
         Skip: there is no S3 server program.
     """
-    from _ann.proxy import counting
     from vectorlake.errors import UnsupportedError
     from vectorlake.testing.s3 import s3_server
 
-    found = []
     try:
         with s3_server() as server:
             endpoint = urlparse(server.endpoint)
@@ -57,17 +57,13 @@ def run(data: Data, *, threads: int) -> list[Cold]:
             assert endpoint.port is not None
             with counting(endpoint.hostname, endpoint.port) as (port, traffic):
                 through = {**server.storage_options, "aws_endpoint": f"http://127.0.0.1:{port}"}
-                for who in WHO:
+                for who in names:
                     uri = server.fresh_uri()
                     _write(who, data, uri, server.storage_options, threads)
-                    found.append(_ask(who, data, uri, through, traffic.taken))
+                    for setting in SETTINGS[who]:
+                        yield _ask(who, setting, data, uri, through, traffic, queries=queries, k=k)
     except UnsupportedError as e:
         raise Skip(str(e)) from e
-    return found
-
-
-def plain(lines: Sequence[Cold]) -> list[dict[str, Any]]:
-    return [asdict(line) for line in lines]
 
 
 def _write(who: str, data: Data, uri: str, options: dict[str, str], threads: int) -> None:
@@ -93,55 +89,62 @@ def _write(who: str, data: Data, uri: str, options: dict[str, str], threads: int
 
 
 def _ask(
-    who: str, data: Data, uri: str, options: dict[str, str], taken: Callable[[], tuple[int, int]]
+    who: str,
+    setting: Setting,
+    data: Data,
+    uri: str,
+    options: dict[str, str],
+    traffic: Traffic,
+    *,
+    queries: int,
+    k: int,
 ) -> Cold:
     rows, hits = [], 0
-    for i in range(QUERIES):
-        environment = {**os.environ, "ANN_COLD": json.dumps({"options": options, "metric": data.metric})}
+    told = {"options": options, "metric": data.metric, "k": k, "setting": dict(setting.values)}
+    for i in range(queries):
         process = subprocess.Popen(
             [sys.executable, "-m", "_ann.cold", who, uri],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             cwd=Path(__file__).resolve().parents[1],
-            env=environment,
+            env={**os.environ, "ANN_COLD": json.dumps(told)},
         )
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdout.readline()  # it has loaded its libraries
-        row: list[float] = []
-        for line in ("open", f"query {json.dumps(data.queries[i].tolist())}"):
-            before = taken()
-            print(line, file=process.stdin, flush=True)
-            answer = json.loads(process.stdout.readline())
-            after = taken()
-            row += [after[0] - before[0], (after[1] - before[1]) / 1e3, answer["seconds"] * 1e3]
-        hits += len(set(answer["ids"]) & set(data.neighbors[i, :K].tolist()))
-        rows.append(row)
-        process.stdin.close()
-        process.wait(60)
-    middle = np.median(np.array(rows), axis=0)
-    return Cold(
-        who, hits / (QUERIES * K), int(middle[0]), middle[1], middle[2], int(middle[3]), middle[4], middle[5]
-    )
+        try:
+            process.stdout.readline()  # it has loaded its libraries
+            before, seconds = traffic.counts(), 0.0
+            for line in ("open", f"query {json.dumps(data.queries[i].tolist())}"):
+                print(line, file=process.stdin, flush=True)
+                answer = json.loads(process.stdout.readline())
+                seconds += answer["seconds"]
+            spent = traffic.counts().since(before)
+        finally:
+            process.stdin.close()
+            process.wait(60)
+        rows.append((spent.requests, spent.trips, spent.received / 1e3, seconds * 1e3))
+        hits += len(set(answer["ids"]) & set(data.neighbors[i, :k].tolist()))
+    requests, trips, kb, ms = np.median(np.array(rows), axis=0).tolist()
+    return Cold(who, str(setting), hits / (queries * k), int(requests), int(trips), kb, ms)
 
 
 def _reader(who: str, uri: str) -> None:
     told = json.loads(os.environ["ANN_COLD"])
-    options, metric = told["options"], told["metric"]
+    options, metric, k, setting = told["options"], told["metric"], told["k"], told["setting"]
     search: Callable[[np.ndarray], list[int]]
     if who.startswith("vectorlake"):
         import vectorlake as vl
 
         def opened() -> Callable[[np.ndarray], list[int]]:
             table = vl.connect(uri, storage_options=options).table("t")
-            return lambda query: table.knn(query, "vec", K, metric, target_recall=0.95)["row_id"].to_pylist()
+            return lambda query: table.knn(query, "vec", k, metric, **setting)["row_id"].to_pylist()
     else:
         import lance
 
         def opened() -> Callable[[np.ndarray], list[int]]:
             dataset = lance.dataset(f"{uri}/data.lance", storage_options=options)
-            asked = {"column": "vec", "k": K, "nprobes": 128, "refine_factor": 5}
+            asked: dict[str, Any] = {"column": "vec", "k": k, **setting}
             return lambda query: dataset.to_table(columns=["id", "_distance"], nearest={**asked, "q": query})[
                 "id"
             ].to_pylist()
