@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from vectorlake.expr import Semantics
 from vectorlake.ids import random_id
-from vectorlake.lake.naming import named_table, table_at
+from vectorlake.lake.naming import free_names, named_table, table_at
 from vectorlake.lake.staged import create_staged, stage_new
 from vectorlake.lake.write_mode import WriteMode, write_into
 from vectorlake.metadata.deletion import encode_deletes, to_bitmap, to_positions
@@ -114,6 +114,7 @@ __all__ = [
     "foreign_files",
     "hash_keys",
     "fragments_of_files",
+    "free_names",
     "inspect",
     "is_multivector",
     "is_vector",

@@ -15,7 +15,7 @@ import pyarrow as pa
 from datafusion import DataFrame, Expr, ScalarUDF, SessionContext, TableFunction, col, udf, udtf
 
 from vectorlake import InvalidInputError, NotFoundError, Table, VectorlakeError
-from vectorlake.extend import MetadataTable, did_you_mean
+from vectorlake.extend import MetadataTable, did_you_mean, free_names
 from vectorlake_datafusion._catalog import find_table
 from vectorlake_datafusion._matches import MATCH, MATCHES, Search
 from vectorlake_datafusion._read import MetadataDataset, TableDataset, apart, table_dataset
@@ -122,7 +122,7 @@ def _joined(queries: DataFrame, search: Search, vec: str, *, hidden: Sequence[st
     found = queries.with_column(_FOUND, matches(_column(vec))).unnest_columns(_FOUND, preserve_nulls=False)
     kept = [name for name in schema.names if name not in hidden]
     match = _column(_FOUND)
-    names = _free(kept, [field.name for field in MATCH])
+    names = free_names(kept, [field.name for field in MATCH])
     flat = found.select(
         *map(_column, kept),
         *(match[field.name].alias(name) for field, name in zip(MATCH, names, strict=True)),
@@ -134,7 +134,7 @@ def _joined(queries: DataFrame, search: Search, vec: str, *, hidden: Sequence[st
         udf(search.values(field), [pa.int64()], field.type, "volatile", f"value_of_{field.name}")(
             row_id
         ).alias(name)
-        for field, name in zip(fields, _free(taken, [field.name for field in fields]), strict=True)
+        for field, name in zip(fields, free_names(taken, [field.name for field in fields]), strict=True)
     ]
     return flat.select(*map(_column, taken), *looked_up)
 
@@ -145,18 +145,6 @@ def _empty(schema: pa.Schema) -> pa.RecordBatch:
 
 def _column(name: str) -> Expr:
     return col('"' + name.replace('"', '""') + '"')
-
-
-def _free(taken: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The names, each with the lowest number that tells it from those taken."""
-    used, free = set(taken), []
-    for name in names:
-        number = 0
-        while (candidate := f"{name}_{number}" if number else name) in used:
-            number += 1
-        used.add(candidate)
-        free.append(candidate)
-    return free
 
 
 # --- in SQL ---

@@ -1,8 +1,9 @@
-"""Tables and their versions by one text, `ns.items@v1`, as they are named in an engine's SQL."""
+"""Names in engines: tables and their versions by one text, `ns.items@v1`, and columns of two tables side by side."""
 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 
 from vectorlake.errors import InvalidInputError
 from vectorlake.lake.lake import Lake
@@ -36,3 +37,15 @@ def table_at(table: Table, version: str) -> Table:
     if time is None:
         return table.at(version)
     return table.at(time if time.tzinfo else time.replace(tzinfo=dt.UTC))
+
+
+def free_names(taken: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Names for columns beside others: each as it is, or with the lowest number that tells it apart, `id_1`."""
+    used, free = set(taken), []
+    for name in names:
+        number = 0
+        while (candidate := f"{name}_{number}" if number else name) in used:
+            number += 1
+        used.add(candidate)
+        free.append(candidate)
+    return free
