@@ -61,11 +61,12 @@ def scanned(
         np.zeros(count, np.float32),
         np.zeros((count, 1), np.int32),
         np.zeros((count, 1), np.float32),
-        1,
+        np.empty(0, np.int64),
         pool,
         2 * pool + 128,
         estimates,
         slots,
+        np.zeros(2, np.int64),
     )
     order = np.argsort(slots, axis=1)
     return np.take_along_axis(estimates, order, 1), np.take_along_axis(slots, order, 1)
@@ -99,25 +100,31 @@ def test_scanned_sums_are_those_of_numpy(planes: int, fine: bool, rows: int, que
 
 @entry("void(int64, int64, uint8[:, ::1], int64[::1], int64, float32, float32[:, :, ::1])")
 def _add_up(portable: int, fine: int, blocks: Any, tables: Any, pairs: int, factor: Any, sums: Any) -> None:
-    """Two blocks past four queries."""
+    """A block past four queries, or two blocks past one, as `sums` has places."""
     at, stride, table_at, out = address_of(blocks), blocks.shape[1], address_of(tables), address_of(sums)
     if portable:
-        fastscan.scan_portable(4, 2, at, stride, table_at, pairs, factor, out)
+        fastscan.scan_portable(sums.shape[0], sums.shape[1], at, stride, table_at, pairs, factor, out)
+    elif sums.shape[0] > 1:
+        if fine:
+            fastscan.scan_group_fine(at, stride, table_at, pairs, factor, out)
+        else:
+            fastscan.scan_group_coarse(at, stride, table_at, pairs, factor, out)
     elif fine:
-        fastscan.scan_group_fine(at, stride, table_at, pairs, factor, out)
+        fastscan.scan_one_fine(at, stride, table_at, pairs, factor, out)
     else:
-        fastscan.scan_group_coarse(at, stride, table_at, pairs, factor, out)
+        fastscan.scan_one_coarse(at, stride, table_at, pairs, factor, out)
 
 
 @pytest.mark.skipif(not has_avx2(), reason="this CPU has no AVX2")
 @pytest.mark.parametrize("fine", [0, 1])
-def test_portable_sums_are_those_of_avx2(fine: int) -> None:
+@pytest.mark.parametrize("shape", [(fastscan.GROUP, 1), (1, fastscan.TOGETHER)])
+def test_portable_sums_are_those_of_avx2(fine: int, shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(11)
     pairs = 20
     blocks = rng.integers(0, 256, (2, pairs * 32), np.uint8)
     tables = [rng.integers(0, 128 if fine else 32, 32 * pairs, np.uint8) for _ in range(4)]
     addresses = np.array([table.ctypes.data for table in tables])
-    before = rng.integers(0, 99, (4, 2, 32)).astype(np.float32)
+    before = rng.integers(0, 99, (*shape, 32)).astype(np.float32)
     sums = [before.copy(), before.copy()]
     for portable in (0, 1):
         _add_up(portable, fine, blocks, addresses, pairs, np.float32(2), sums[portable])

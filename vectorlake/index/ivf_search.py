@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -12,28 +14,65 @@ from vectorlake.index.ivf_model import Model, transformed
 from vectorlake.index.ivf_options import FLAT, INT8, PQ
 from vectorlake.index.ivf_segment import BLOCKS, checked_first_blocks
 from vectorlake.index.protocol import ROW_IDS, ArraySource, Ask, Nominated
-from vectorlake.index.team import share
 from vectorlake.kernels.ivf.fastscan import BLOCK, COARSE, FINE
-from vectorlake.kernels.ivf.probe import choose_probes, multiply
+from vectorlake.kernels.ivf.multiply import PANEL, multiply, panels_of
+from vectorlake.kernels.ivf.probe import choose_probes
 from vectorlake.kernels.ivf.scan import LOOK_UPS, scan
 from vectorlake.kernels.ivf.tables import fill_bit_tables, fill_tables
 from vectorlake.kernels.ivf.transform import DEAD
 from vectorlake.kernels.metric import Metric
 from vectorlake.kernels.rows import INT8 as INT8_CODE
 from vectorlake.kernels.rows import Rows
+from vectorlake.kernels.team import Team
 
 _AT_ONCE: Final = 4096
-"""Queries whose distances to all centroids are held at a time."""
+"""Queries that are shared out to threads at a time."""
 _TOGETHER: Final = 256
 """Queries that are scanned together at most: their tables stay in a core's cache."""
+_PARTS: Final = 4
+"""For each thread so many parts of a batch: none waits long for the last."""
+_WORTHWHILE: Final = 32
+"""A part of so many queries is not cut further: each would pass over all codes by itself."""
 _FINE_FROM: Final = 3
 """From so many bits on, coarse tables would add noticeably to the error of the code."""
 _EARLY_ROWS: Final = 8
 """The first wave looks at about so many rows for each that is nominated."""
+_MIDDLE: Final = 6
+"""The second at so many times as many; the rest is the third."""
 
 _NO_WORDS: Final = np.empty(0, np.uint32)
 _NO_WEIGHTS: Final = np.empty(0, np.int64)
 _NO_SHIFTS: Final = np.empty((0, 1), np.float32)
+
+
+@dataclass(frozen=True)
+class _Bounds:
+    """How much is looked at for each query.
+
+    Attributes:
+        nprobe: partitions.
+        most: at most, where `weights` ask for more.
+        weights: int64 [partitions], rows that may be nominated; empty for all.
+        enough: with weights: so many rows.
+        waves: int64 [w], see `kernels.ivf.scan`.
+    """
+
+    nprobe: int
+    most: int
+    weights: npt.NDArray[np.int64]
+    enough: int
+    waves: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Probed:
+    """Some queries as asked and transformed, with their norms, and the partitions to look at for each."""
+
+    asked: npt.NDArray[Any]
+    queries: npt.NDArray[np.float32]
+    lengths: npt.NDArray[np.float64]
+    probes: npt.NDArray[np.int32]
+    shifts: npt.NDArray[np.float32]
 
 
 class IvfSearcher:
@@ -58,7 +97,7 @@ class IvfSearcher:
                     f"an ivf segment has {len(segment[ROW_IDS])} row ids, but {self._slots} slots: rebuild the index"
                 )
             self._addresses = self._mapped.ctypes.data + self._first_blocks[:-1] * model.shape.block_bytes
-        self._turned = np.ascontiguousarray(model.centroids.T)
+        self._panels = panels_of(model.centroids)
         squares = np.einsum("ij,ij->i", model.centroids, model.centroids)
         self._partition_terms = np.asarray(
             -(model.centroids @ model.offset) if model.by_dot else model.weight * squares, np.float32
@@ -87,15 +126,14 @@ class IvfSearcher:
         count = len(ask.queries)
         slots = np.empty((count, ask.pool), np.int64)
         estimates = np.empty((count, ask.pool), np.float32)
-        probed = scored = 0
+        looked = np.zeros(2, np.int64)
         if self._slots == 0 or ask.pool == 0:
             slots[:], estimates[:] = -1, np.inf
             return Nominated(slots, estimates, 0, 0)
         for first in range(0, count, _AT_ONCE):
             part = slice(first, min(first + _AT_ONCE, count))
-            one, other = self._search(ask, ask.queries[part], slots[part], estimates[part])
-            probed, scored = probed + one, scored + other
-        return Nominated(slots, estimates, probed, scored)
+            looked += self._search(ask, ask.queries[part], slots[part], estimates[part])
+        return Nominated(slots, estimates, int(looked[0]), int(looked[1]) * BLOCK)
 
     def _search(
         self,
@@ -103,60 +141,53 @@ class IvfSearcher:
         asked: npt.NDArray[Any],
         slots: npt.NDArray[np.int64],
         estimates: npt.NDArray[np.float32],
-    ) -> tuple[int, int]:
-        """Answer some queries in place; returns how many partitions and slots were looked at."""
-        model = self._model
-        queries, states, lengths = transformed(model, asked, as_queries=True, threads=ask.threads)
-        probes, shifts = self._probes(ask, queries, states)
-        addresses, _alive = (self._addresses, []) if self._segment.local else self._fetched(probes)
-        allowed = _NO_WORDS if ask.allowed is None else np.require(ask.allowed, np.uint32, ["C", "W"])
-        pool = min(ask.pool, self._slots)
-        room = 2 * pool + 4 * BLOCK
+    ) -> npt.NDArray[np.int64]:
+        """Answer some queries in place; returns how many partitions and blocks were looked at."""
+        count, threads = len(asked), ask.threads
+        slots[:, self._slots :], estimates[:, self._slots :] = -1, np.inf
+        bounds = self._bounds(ask)
+        looked: list[npt.NDArray[np.int64]] = []
+        probed: dict[int, _Probed] = {}
 
-        def work(first: int, end: int) -> None:
-            found = np.empty((end - first, pool), np.float32)
-            places = np.empty((end - first, pool), np.int64)
-            tables, slopes, bases = self._tables(asked[first:end], queries[first:end])
-            scan(
-                self._style,
-                int(self._fine),
-                model.shape.planes,
-                self._elements,
-                model.shape.block_bytes,
-                addresses,
-                self._first_blocks,
-                allowed,
-                tables,
-                slopes,
-                bases,
-                probes[first:end],
-                shifts[first:end],
-                self._early(ask.pool, probes.shape[1]),
-                pool,
-                room,
-                found,
-                places,
-            )
-            slots[first:end, :pool] = places
-            estimates[first:end, :pool] = found
+        def probe(first: int, end: int) -> None:
+            probed[first] = self._probed(ask, asked[first:end], bounds)
 
-        slots[:, pool:], estimates[:, pool:] = -1, np.inf
-        count = len(queries)
-        share(work, count, threads=ask.threads, step=min(_TOGETHER, -(-count // ask.threads)))
-        self._rescale(estimates, lengths)
-        chosen = probes[probes >= 0]
-        return len(chosen), int(self._blocks[chosen].sum()) * BLOCK
+        def nominate(first: int, end: int) -> None:
+            part = probed.pop(first)
+            looked.append(self._scanned(ask, part, bounds, addresses, slots[first:end], estimates[first:end]))
 
-    def _early(self, pool: int, nprobe: int) -> int:
-        rows = self._slots / len(self._model.centroids)
-        return int(min(nprobe, max(1, round(_EARLY_ROWS * pool / max(rows, 1)))))
+        def both(first: int, end: int) -> None:
+            probe(first, end)
+            nominate(first, end)
 
-    def _probes(
-        self, ask: Ask, queries: npt.NDArray[np.float32], states: npt.NDArray[np.uint8]
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        model = self._model
-        nlist = len(model.centroids)
+        step = min(_TOGETHER, count)
+        if threads > 1:
+            step = min(step, max(_WORTHWHILE, -(-count // (_PARTS * threads))))
+        parts = [(first, min(first + step, count)) for first in range(0, count, step)]
+        addresses = self._addresses
+        with Team(min(threads, len(parts))) as team:
+            if self._segment.local:
+                team.run(both, parts)
+            else:
+                team.run(probe, parts)
+                addresses, _alive = self._fetched([part.probes for part in probed.values()])
+                team.run(nominate, parts)
+        return np.sum(looked, axis=0)
+
+    def _bounds(self, ask: Ask) -> _Bounds:
+        nlist = len(self._model.centroids)
         nprobe = max(1, min(ask.effort, nlist))
+        early = max(1, round(_EARLY_ROWS * ask.pool / max(self._slots / nlist, 1)))
+        waves = np.array([end for end in (early, _MIDDLE * early) if end < nprobe], np.int64)
+        if ask.allowed is None:
+            return _Bounds(nprobe, nprobe, _NO_WEIGHTS, 0, waves)
+        weights, enough = self._allowed(ask, nprobe)
+        return _Bounds(nprobe, nlist, weights, enough, waves)
+
+    def _probed(self, ask: Ask, asked: npt.NDArray[Any], bounds: _Bounds) -> _Probed:
+        """Choose the partitions of some queries."""
+        model = self._model
+        queries, states, lengths = transformed(model, asked, as_queries=True, threads=1)
         if model.by_dot:
             terms = np.asarray(-np.einsum("ij,j->i", queries + model.offset, model.offset), np.float32)
         else:
@@ -166,37 +197,72 @@ class IvfSearcher:
         if self._as_stored:
             still = model.by_dot or model.config.metric is Metric.HAMMING
             own = np.zeros((len(queries), 1), np.float32) if still else terms[:, None]
-        weights, enough, most = _NO_WEIGHTS, 0, nprobe
-        if ask.allowed is not None:
-            weights, enough, most = self._allowed(ask, nprobe)
-        probes = np.empty((len(queries), most), np.int32)
-        shifts = np.empty((len(queries), most), np.float32)
+        probes = np.empty((len(queries), bounds.most), np.int32)
+        shifts = np.empty((len(queries), bounds.most), np.float32)
         dead = (states == DEAD) if model.config.metric is Metric.COSINE else np.zeros(len(states), np.bool_)
-        products = np.empty((len(queries), nlist), np.float32)
-        share(
-            lambda first, end: multiply(queries, self._turned, first, end, products),
-            len(queries),
-            threads=ask.threads,
-            step=_TOGETHER,
-        )
+        products = np.empty((len(queries), self._panels.shape[0] * PANEL), np.float32)
+        multiply(queries, self._panels, products)
         choose_probes(
             products,
             self._factor,
             self._partition_terms,
             terms,
             dead.view(np.uint8),
-            weights,
-            enough,
-            self._early(ask.pool, nprobe),
+            bounds.weights,
+            bounds.enough,
+            bounds.waves,
             own,
-            nprobe,
+            bounds.nprobe,
             probes,
             shifts,
         )
-        return probes, shifts
+        return _Probed(asked, queries, lengths, probes, shifts)
 
-    def _allowed(self, ask: Ask, nprobe: int) -> tuple[npt.NDArray[np.int64], int, int]:
-        """Rows of each partition that may be nominated, how many of them to look at, and partitions at most."""
+    def _scanned(
+        self,
+        ask: Ask,
+        probed: _Probed,
+        bounds: _Bounds,
+        addresses: npt.NDArray[np.int64],
+        slots: npt.NDArray[np.int64],
+        estimates: npt.NDArray[np.float32],
+    ) -> npt.NDArray[np.int64]:
+        """Nominate slots for some queries; returns how many partitions and blocks were looked at."""
+        model = self._model
+        count, pool = len(probed.queries), min(ask.pool, self._slots)
+        whole = pool == ask.pool
+        found = estimates if whole else np.empty((count, pool), np.float32)
+        places = slots if whole else np.empty((count, pool), np.int64)
+        looked = np.zeros(2, np.int64)
+        tables, slopes, bases = self._tables(probed.asked, probed.queries)
+        scan(
+            self._style,
+            int(self._fine),
+            model.shape.planes,
+            self._elements,
+            model.shape.block_bytes,
+            addresses,
+            self._first_blocks,
+            _NO_WORDS if ask.allowed is None else np.require(ask.allowed, np.uint32, ["C", "W"]),
+            tables,
+            slopes,
+            bases,
+            probed.probes,
+            probed.shifts,
+            bounds.waves,
+            pool,
+            2 * pool + 4 * BLOCK,
+            found,
+            places,
+            looked,
+        )
+        if not whole:
+            slots[:, :pool], estimates[:, :pool] = places, found
+        self._rescale(estimates, probed.lengths)
+        return looked
+
+    def _allowed(self, ask: Ask, nprobe: int) -> tuple[npt.NDArray[np.int64], int]:
+        """Rows of each partition that may be nominated, and how many of them to look at."""
         assert ask.allowed is not None
         bits = np.bitwise_count(ask.allowed[: self._slots // BLOCK]).astype(np.int64)
         totals = np.concatenate([[0], np.cumsum(bits)])
@@ -206,7 +272,7 @@ class IvfSearcher:
         # without a filter is more than enough: the mean of both kept recall level in trials.
         passing = float(totals[-1]) / self._slots
         enough = int(nprobe * self._slots / nlist * np.sqrt(passing))
-        return weights, max(enough, ask.pool), nlist
+        return weights, max(enough, ask.pool)
 
     def _tables(
         self, asked: npt.NDArray[Any], queries: npt.NDArray[np.float32]
@@ -234,11 +300,12 @@ class IvfSearcher:
         return tables, slopes, bases
 
     def _fetched(
-        self, probes: npt.NDArray[np.int32]
+        self, probes: Sequence[npt.NDArray[np.int32]]
     ) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.uint8]]]:
         """Addresses of partitions read from a store, and the arrays that must live while they are used."""
         addresses = np.zeros(len(self._model.centroids), np.int64)
-        wanted = np.unique(probes[probes >= 0])
+        wanted = np.unique(np.concatenate([part.reshape(-1) for part in probes]))
+        wanted = wanted[wanted >= 0]
         wanted = wanted[self._blocks[wanted] > 0]
         parts = self._segment.parts(BLOCKS, wanted.tolist())
         size = self._model.shape.block_bytes

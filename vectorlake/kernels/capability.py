@@ -56,6 +56,15 @@ def has_avx2() -> bool:
 
 
 @functools.cache
+def has_quick_halves() -> bool:
+    """Whether this CPU widens float16 and multiplies and adds float32 by eight (F16C, FMA; with AVX2)."""
+    import llvmlite.binding
+
+    features: dict[str, bool] = llvmlite.binding.get_host_cpu_features()
+    return has_avx2() and bool(features.get("f16c")) and bool(features.get("fma"))
+
+
+@functools.cache
 def _has_wide_units() -> bool:
     import numkong
 

@@ -1,8 +1,9 @@
 """Measure nominated rows exactly where they stand, and keep the nearest: the last step of a search by index.
 
-An index nominates slots by estimated distance. Here each is measured from its stored value in float64, by the same sums
-as an exact scan, and offered to a heap that several segments share. The values of a segment lie scattered in mapped
-files, so that waiting for memory is what costs: the rows ahead are fetched while one is measured.
+An index nominates slots by estimated distance. Here those that may be among the nearest are measured from their stored
+values in float64, by the same sums as an exact scan, and offered to a heap that several segments share. Which may be is
+told by distances in float32 with a bound of their error, where the CPU has a quick way to them. The values of a segment lie
+scattered in mapped files, so that waiting for memory is what costs: the rows ahead are fetched while one is looked at.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from numba import carray  # type: ignore[attr-defined]
 from vectorlake.kernels.distance import address_of, as_floats, distance, norm, pointer_to, widen, width_of
 from vectorlake.kernels.hamming import differing_bits
 from vectorlake.kernels.heap import offer
+from vectorlake.kernels.ivf.select import smallest_bound
 from vectorlake.kernels.jit import entry, inner
 from vectorlake.kernels.microkernel import prefetch
+from vectorlake.kernels.rough import is_rough, rough_distance
 
 _AHEAD = 6
 """Rows whose values are on their way while one is measured."""
@@ -30,6 +33,45 @@ METRIC_HAMMING = 3
 def _fetch(address: int, size: int) -> None:
     for offset in range(0, size, _LINE):
         prefetch(address + offset)
+
+
+@inner
+def _worthwhile(
+    metric: int,
+    query: int,
+    length: float,
+    code: int,
+    dimension: int,
+    places: Any,
+    names: Any,
+    count: int,
+    lows: Any,
+    highs: Any,
+    farthest: float,
+    k: int,
+) -> int:
+    """Bring those of places[:count] to the front that may be among the k nearest and nearer than `farthest`; how many."""
+    size = dimension * width_of(code)
+    for i in range(min(_AHEAD, count)):
+        _fetch(places[i], size)
+    known = 0
+    for i in range(count):
+        if i + _AHEAD < count:
+            _fetch(places[i + _AHEAD], size)
+        low, high = rough_distance(metric, query, length, code, places[i], dimension)
+        lows[i] = low
+        if high < np.inf:
+            highs[known] = high
+            known += 1
+    limit = np.float32(np.inf)
+    if known > k:
+        _, limit, _ = smallest_bound(highs, known, k, k // 4)
+    kept = 0
+    for i in range(count):
+        places[kept] = places[i]
+        names[kept] = names[i]
+        kept += lows[i] <= limit and lows[i] <= farthest
+    return kept
 
 
 @entry(
@@ -74,6 +116,10 @@ def refine(
     query = scratch[0]
     size = dimension * width_of(code)
     stride = dimension * width_of(query_code)
+    rough = is_rough(metric, query_code, code)
+    lows = np.empty(pool if rough else 0, np.float32)
+    highs = np.empty(pool if rough else 0, np.float32)
+    k = heap_distances.shape[1]
     for q in range(first, end):
         widen(query_code, query_address + q * stride, dimension, query, buffer)
         length = norm(address_of(query), dimension)
@@ -86,10 +132,26 @@ def refine(
                     places[count] = place
                     names[count] = carray(pointer_to(row_ids + 8 * slot, np.int64(0)), (1,))[0]
                     count += 1
-        for i in range(min(_AHEAD, count)):
-            _fetch(places[i], size)
+        if rough:
+            count = _worthwhile(
+                metric,
+                query_address + q * stride,
+                length,
+                code,
+                dimension,
+                places,
+                names,
+                count,
+                lows,
+                highs,
+                heap_distances[q, 0],
+                k,
+            )
+        else:
+            for i in range(min(_AHEAD, count)):
+                _fetch(places[i], size)
         for i in range(count):
-            if i + _AHEAD < count:
+            if not rough and i + _AHEAD < count:
                 _fetch(places[i + _AHEAD], size)
             if metric == METRIC_HAMMING:
                 value = float(differing_bits(query_address + q * stride, places[i], dimension))

@@ -32,9 +32,9 @@ COARSE: Final = 31
 FINE: Final = 127
 """The largest entry of a fine table: two of them fit a byte."""
 GROUP: Final = 4
-"""Queries that share the loads of a block."""
+"""Queries that share the loads of a block. Their sums of one block at a time, and what they take, fit 16 registers."""
 TOGETHER: Final = 2
-"""Blocks that share the loads of a table."""
+"""Blocks that share the loads of a table, where a query is alone."""
 PAIRS: Final = 4
 """A code's bytes are padded to a multiple of this."""
 
@@ -126,8 +126,8 @@ def _emit(builder: Builder, arguments: Any, queries: int, blocks: int, period: i
             _store(builder, builder.fadd(builder.fmul(before, weight), numbers), sums, at)
 
 
-scan_group_coarse = _scan(GROUP, TOGETHER, 8)
-scan_group_fine = _scan(GROUP, TOGETHER, 2)
+scan_group_coarse = _scan(GROUP, 1, 8)
+scan_group_fine = _scan(GROUP, 1, 2)
 scan_one_coarse = _scan(1, TOGETHER, 8)
 scan_one_fine = _scan(1, TOGETHER, 2)
 

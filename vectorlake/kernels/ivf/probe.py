@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from vectorlake.kernels.ivf.select import nearest_first, smallest_bound
+from vectorlake.kernels.ivf.select import limits_of, nearest_first, smallest_bound
 from vectorlake.kernels.jit import entry, inner
 
-_SHUT = np.float32(3e38)
 _HALVINGS = 20
 
 
@@ -32,44 +31,8 @@ def _early_first(values: Any, places: Any, count: int, early: int) -> None:
             place += 1
 
 
-@entry("void(float32[:, ::1], float32[:, ::1], int64, int64, float32[:, ::1])")
-def multiply(queries: Any, turned: Any, first: int, end: int, products: Any) -> None:
-    """Products of queries [first, end) with all centroids, without a BLAS, whose idle threads would spin on our cores.
-
-    Args:
-        queries: float32 [n, d].
-        turned: float32 [d, partitions], the centroids by dimension.
-        products: float32 [n, partitions], written.
-    """
-    count = turned.shape[1]
-    q = first
-    while q + 4 <= end:
-        one, two, three, four = products[q], products[q + 1], products[q + 2], products[q + 3]
-        one[:] = 0
-        two[:] = 0
-        three[:] = 0
-        four[:] = 0
-        for i in range(turned.shape[0]):
-            a, b, c, d = queries[q, i], queries[q + 1, i], queries[q + 2, i], queries[q + 3, i]
-            for j in range(count):
-                value = turned[i, j]
-                one[j] += a * value
-                two[j] += b * value
-                three[j] += c * value
-                four[j] += d * value
-        q += 4
-    while q < end:
-        one = products[q]
-        one[:] = 0
-        for i in range(turned.shape[0]):
-            a = queries[q, i]
-            for j in range(count):
-                one[j] += a * turned[i, j]
-        q += 1
-
-
 @entry(
-    "void(float32[:, ::1], float32, float32[::1], float32[::1], uint8[::1], int64[::1], int64, int64, float32[:, ::1], "
+    "void(float32[:, ::1], float32, float32[::1], float32[::1], uint8[::1], int64[::1], int64, int64[::1], float32[:, ::1], "
     "int64, int32[:, ::1], float32[:, ::1])"
 )
 def choose_probes(
@@ -80,7 +43,7 @@ def choose_probes(
     dead: Any,
     weights: Any,
     enough: int,
-    early: int,
+    waves: Any,
     own_shifts: Any,
     nprobe: int,
     probes: Any,
@@ -89,35 +52,35 @@ def choose_probes(
     """Choose for each query the nearest partitions.
 
     Args:
-        products: float32 [n, partitions], overwritten: a distance is factor * product + its two terms.
+        products: float32 [n, at least partitions], overwritten: a distance is factor * product + its two terms.
         factor: float32.
         partition_terms: float32 [partitions].
         query_terms: float32 [n].
         dead: uint8 [n], 1 where a query matches nothing.
         weights: int64 [partitions], rows that may be nominated; those of 0 are passed over. Empty: all alike.
         enough: with weights: partitions are added beyond nprobe until they hold so many rows.
-        early: how many nearest come first.
+        waves: int64 [w], ascending: each so many nearest come before the others.
         own_shifts: float32 [n, 1], what estimates are shifted by; empty: by the distance of the centroid.
         nprobe: how many.
         probes: int32 [n, most], written, -1 beyond those chosen.
         shifts: float32 [n, most], written.
     """
-    count = products.shape[1]
+    count = partition_terms.shape[0]
     most = probes.shape[1]
     for q in range(products.shape[0]):
         probes[q] = -1
         if dead[q]:
             continue
-        distances = products[q]
-        open_ = 0
-        farthest = -_SHUT
+        distances = products[q, :count]
+        shut = 0
         for p in range(count):
             distances[p] = distances[p] * factor + (partition_terms[p] + query_terms[q])
-            shut = weights.shape[0] > 0 and weights[p] == 0
-            open_ += not shut
-            farthest = max(farthest, distances[p])
+        for p in range(weights.shape[0]):
+            shut += weights[p] == 0
+        open_ = count - shut
         if open_ < count:
             # Just behind the others: the nearest are found by halving, which a huge number would throw off.
+            _, farthest = limits_of(distances, count)
             behind = farthest + abs(farthest) + np.float32(1.0)
             for p in range(count):
                 if weights[p] == 0:
@@ -128,8 +91,11 @@ def choose_probes(
         if weights.shape[0] > 0 and open_ > wanted:
             wanted = _until_enough(distances, weights, enough, wanted, min(open_, most))
         nearest_first(distances, wanted, probes[q], shifts[q])
-        if early < wanted:
-            _early_first(shifts[q], probes[q], wanted, early)
+        among = wanted
+        for wave in range(waves.shape[0] - 1, -1, -1):
+            if waves[wave] < among:
+                _early_first(shifts[q], probes[q], among, waves[wave])
+                among = waves[wave]
         if own_shifts.shape[0] > 0:
             for i in range(wanted):
                 shifts[q, i] = own_shifts[q, 0]

@@ -36,6 +36,12 @@ _WIDE = has_avx2()
 """Known when the code is compiled, so that what this CPU can't run, or has no need of, is left out."""
 
 
+@inner
+def _blocks_for(queries: int) -> int:
+    """How many blocks so many queries are taken past at a time."""
+    return TOGETHER if queries == 1 else 1
+
+
 @pasted
 def _add_up(
     fine: int,
@@ -47,12 +53,12 @@ def _add_up(
     pairs: int,
     sums: int,
 ) -> None:
-    """Sums of TOGETHER blocks for one query or GROUP of them; the most significant plane comes first."""
+    """Sums of a block for GROUP queries, or of TOGETHER blocks for one; the most significant plane comes first."""
     for plane in range(planes):
         at = codes + plane * pairs * BLOCK
         factor = np.float32(2.0 if plane else 0.0)
         if not _WIDE:
-            scan_portable(queries, TOGETHER, at, stride, tables, pairs, factor, sums)
+            scan_portable(queries, _blocks_for(queries), at, stride, tables, pairs, factor, sums)
         elif queries == GROUP:
             if fine:
                 scan_group_fine(at, stride, tables, pairs, factor, sums)
@@ -81,7 +87,7 @@ def _multiply(
         code = carray(pointer_to(source, np.float32(0)), (elements,))
         for q in range(queries):
             query = carray(pointer_to(table_at[q], np.float32(0)), (elements,))
-            sums[(q * TOGETHER + part) * BLOCK + lane] = _finite(dot(code, query))
+            sums[(q + part) * BLOCK + lane] = _finite(dot(code, query))
 
 
 @inner
@@ -136,8 +142,9 @@ def _visit(
     filtered = allowed.shape[0] > 0
     everything = np.int64(0xFFFFFFFF)
     terms = block_bytes - TERMS_BYTES
-    for block in range(0, blocks, TOGETHER):
-        both = block + 1 < blocks
+    together = _blocks_for(queries)
+    for block in range(0, blocks, together):
+        both = together > 1 and block + 1 < blocks
         first_mask = everything
         second_mask = everything if both else np.int64(0)
         if filtered:
@@ -150,16 +157,16 @@ def _visit(
         if style == LOOK_UPS:
             _add_up(fine, queries, planes, codes, stride, tables, pairs, address_of(sums))
         else:
-            for part in range(TOGETHER if both else 1):
+            for part in range(2 if both else 1):
                 _multiply(style, queries, part, codes + part * stride, tables, pairs, row, sums)
         for member in range(queries):
             q = members[member]
-            for part in range(TOGETHER):
+            for part in range(together):
                 mask = second_mask if part else first_mask
                 if mask == 0:
                     continue
                 mask &= judge(
-                    address_of(sums) + (member * TOGETHER + part) * BLOCK * 4,
+                    address_of(sums) + (member + part) * BLOCK * 4,
                     codes + part * block_bytes + terms,
                     slopes[q],
                     bases[q],
@@ -206,7 +213,8 @@ def _group_by_partition(probes: Any, start: int, stop: int, ends: Any, queries: 
 
 @entry(
     "void(int64, int64, int64, int64, int64, int64[::1], int64[::1], uint32[::1], uint8[:, ::1], float32[::1], "
-    "float32[::1], int32[:, ::1], float32[:, ::1], int64, int64, int64, float32[:, ::1], int64[:, ::1])"
+    "float32[::1], int32[:, ::1], float32[:, ::1], int64[::1], int64, int64, float32[:, ::1], int64[:, ::1], "
+    "int64[::1])"
 )
 def scan(
     style: int,
@@ -222,11 +230,12 @@ def scan(
     bases: Any,
     probes: Any,
     shifts: Any,
-    early: int,
+    waves: Any,
     pool: int,
     room: int,
     estimates: Any,
     nominated: Any,
+    looked: Any,
 ) -> None:
     """Nominate slots for some queries.
 
@@ -242,13 +251,14 @@ def scan(
         tables: uint8 [queries, pairs * 32], or the bytes of float32 [queries, pairs] to multiply codes by.
         slopes: float32 [queries], see `fastscan.judge`.
         bases: float32 [queries].
-        probes: int32 [queries, probes], partitions, the nearest `early` of each query first; -1 for none.
+        probes: int32 [queries, probes], partitions, -1 for none; the nearest of each query in the first wave.
         shifts: float32 [queries, probes], what estimates in them are shifted by.
-        early: how many probes the first wave has.
+        waves: int64 [w], ascending, with which probe each wave but the last ends.
         pool: how many slots to nominate.
         room: at least pool + 2 * 32.
         estimates: float32 [queries, pool], written: infinity where there is none.
         nominated: int64 [queries, pool], written: -1 where there is none.
+        looked: int64 [2], added to: partitions that queries looked at, and blocks.
     """
     count = probes.shape[0]
     partitions = first_blocks.shape[0] - 1
@@ -261,14 +271,15 @@ def scan(
     scores = np.empty((count, room), np.float32)
     slots = np.empty((count, room), np.int64)
     row = np.empty(pairs, np.float32)
-    sums = np.zeros(GROUP * TOGETHER * BLOCK, np.float32)
+    sums = np.zeros(max(GROUP, TOGETHER) * BLOCK, np.float32)
     block_estimates = np.empty(BLOCK, np.float32)
     members = np.zeros(GROUP, np.int64)
     group_shifts = np.zeros(GROUP, np.float32)
     group_tables = np.zeros(GROUP, np.int64)
-    for wave in range(2):
-        start = 0 if wave == 0 else early
-        stop = early if wave == 0 else probes.shape[1]
+    stop = 0
+    for wave in range(waves.shape[0] + 1):
+        start = stop
+        stop = min(waves[wave], probes.shape[1]) if wave < waves.shape[0] else probes.shape[1]
         if start == stop:
             continue
         _group_by_partition(probes, start, stop, ends, by_partition, places)
@@ -307,6 +318,8 @@ def scan(
                     row,
                 )
                 place += size
+                looked[0] += size
+                looked[1] += size * (first_blocks[p + 1] - first_blocks[p])
         for q in range(count):
             if counts[q] > pool:
                 counts[q], thresholds[q] = keep_smallest(scores[q], slots[q], counts[q], pool, 0)

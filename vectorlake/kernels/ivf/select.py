@@ -8,7 +8,7 @@ import numpy as np
 from numba import types
 
 from vectorlake.kernels.distance import single_of_bits
-from vectorlake.kernels.jit import Builder, Value, inner, intrinsic
+from vectorlake.kernels.jit import Builder, Value, finite, inner, intrinsic
 
 _ALL = np.float32(np.inf)
 _HALVINGS = 70
@@ -42,6 +42,17 @@ def _midway(low: Any, high: Any, turn: int) -> Any:
     return single_of_bits(np.uint32(bits & 0xFFFFFFFF))
 
 
+@finite
+def limits_of(values: Any, count: int) -> tuple[Any, Any]:
+    """The least and the largest of values[:count], count > 0."""
+    low, high = values[0], values[0]
+    for i in range(count):
+        value = values[i]
+        low = value if value < low else low
+        high = value if value > high else high
+    return low, high
+
+
 @inner
 def count_up_to(values: Any, count: int, bound: Any) -> Any:
     """How many of values[:count] are at most a bound."""
@@ -59,12 +70,9 @@ def smallest_bound(values: Any, count: int, wanted: int, slack: int) -> tuple[An
     0 < wanted <= count, and finite values.
 
     Returns:
-        the bounds, and how many values the first has.
+        the bounds, and how many values are at most the first.
     """
-    low, high = values[0], values[0]
-    for i in range(count):
-        low = min(low, values[i])
-        high = max(high, values[i])
+    low, high = limits_of(values, count)
     surely = count_up_to(values, count, low)
     if surely >= wanted:
         return -_ALL, low, np.int64(0)
@@ -95,6 +103,14 @@ def keep_smallest(values: Any, slots: Any, count: int, wanted: int, slack: int) 
     low, high, surely = smallest_bound(values, count, wanted, slack)
     ties = wanted + slack - surely
     kept = 0
+    if count_up_to(values, count, high) <= wanted + slack:
+        # The usual case, without a branch that nobody can predict.
+        for i in range(count):
+            value = values[i]
+            values[kept] = value
+            slots[kept] = slots[i]
+            kept += value <= high
+        return kept, high
     for i in range(count):
         value = values[i]
         if value <= high:
