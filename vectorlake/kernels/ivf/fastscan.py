@@ -52,6 +52,8 @@ _FLOATS = ir.VectorType(_FLOAT, 8)
 def _scan(queries: int, blocks: int, period: int) -> Callable[..., Any]:
     """An intrinsic that adds up look-ups for some queries over some blocks.
 
+    It calls a function that is not inlined: on its own, it gets along with the registers that there are.
+
     Its arguments are: address of the first block's code bytes; bytes from a block to the next; address of int64
     [queries], the addresses of their tables; bytes of a row's code, a multiple of PAIRS; what earlier sums are multiplied
     by before these are added; and the address of float32 [queries, blocks, 32], the sums.
@@ -63,10 +65,25 @@ def _scan(queries: int, blocks: int, period: int) -> Callable[..., Any]:
 
     def codegen(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Value:
         if has_avx2():
-            _emit(builder, arguments, queries, blocks, period)
+            builder.call(_function(builder.module, arguments, queries, blocks, period), arguments)
         return context.get_dummy_value()
 
     return scan
+
+
+def _function(module: Any, arguments: Any, queries: int, blocks: int, period: int) -> Any:
+    """The function in a module that does the work, made where it is not there yet."""
+    name = f"vectorlake_fastscan_{queries}_{blocks}_{period}"
+    if name in module.globals:
+        return module.globals[name]
+    kinds = [argument.type for argument in arguments]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), name)
+    function.linkage = "internal"
+    function.attributes.add("noinline")
+    builder = ir.IRBuilder(function.append_basic_block("entry"))
+    _emit(builder, function.args, queries, blocks, period)
+    builder.ret_void()
+    return function
 
 
 def _emit(builder: Builder, arguments: Any, queries: int, blocks: int, period: int) -> None:
@@ -157,27 +174,28 @@ def scan_portable(
                 out[q, b, i] = out[q, b, i] * factor + np.float32(totals[i])
 
 
+LINE: Final = 4
+"""Numbers that `judge` takes for a query: slope, base, shift and threshold."""
+
+
 @intrinsic
-def judge(
-    typing: Any, sums: Any, terms: Any, slope: Any, base: Any, shift: Any, threshold: Any, estimates: Any
-) -> Any:
+def judge(typing: Any, sums: Any, terms: Any, line: Any, estimates: Any) -> Any:
     """Turn a block's sums into estimates and tell which are below a threshold, as the low bits of an integer.
 
     Args:
         sums: address of float32 [32].
         terms: address of float32 [2, 32], a constant and a factor for each row.
-        slope: float32; an estimate is constant + shift + factor * (slope * sum + base).
-        base: float32.
-        shift: float32.
-        threshold: float32.
+        line: address of float32 [LINE]; an estimate is constant + shift + factor * (slope * sum + base).
         estimates: address of float32 [32], written.
     """
-    return types.int64(sums, terms, slope, base, shift, threshold, estimates), _judge
+    return types.int64(sums, terms, line, estimates), _judge
 
 
 def _judge(_context: Any, builder: Builder, _signature: Any, arguments: Any) -> Value:
-    sums, terms, *factors, estimates = arguments
-    slope, base, shift, limit = (_splat(builder, factor, _FLOATS) for factor in factors)
+    sums, terms, line, estimates = arguments
+    slope, base, shift, limit = (
+        _splat(builder, _load(builder, line, 4 * i, _FLOAT, 4), _FLOATS) for i in range(LINE)
+    )
     mask = _int64(0)
     for part in range(4):
         at = 32 * part

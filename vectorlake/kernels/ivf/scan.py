@@ -17,6 +17,7 @@ from vectorlake.kernels.ivf.encode import dot
 from vectorlake.kernels.ivf.fastscan import (
     BLOCK,
     GROUP,
+    LINE,
     TOGETHER,
     judge,
     scan_group_coarse,
@@ -125,10 +126,8 @@ def _visit(
     allowed: Any,
     tables: int,
     members: Any,
-    shifts: Any,
+    lines: Any,
     queries: int,
-    slopes: Any,
-    bases: Any,
     pool: int,
     found: Any,
     slots: Any,
@@ -160,7 +159,6 @@ def _visit(
             for part in range(2 if both else 1):
                 _multiply(style, queries, part, codes + part * stride, tables, pairs, row, sums)
         for member in range(queries):
-            q = members[member]
             for part in range(together):
                 mask = second_mask if part else first_mask
                 if mask == 0:
@@ -168,13 +166,11 @@ def _visit(
                 mask &= judge(
                     address_of(sums) + (member + part) * BLOCK * 4,
                     codes + part * block_bytes + terms,
-                    slopes[q],
-                    bases[q],
-                    shifts[member],
-                    thresholds[q],
+                    address_of(lines) + member * LINE * 4,
                     address_of(estimates),
                 )
                 if mask != 0:
+                    q = members[member]
                     counts[q], thresholds[q] = _take(
                         mask,
                         estimates,
@@ -185,6 +181,7 @@ def _visit(
                         pool,
                         thresholds[q],
                     )
+                    lines[member, LINE - 1] = thresholds[q]
 
 
 @pasted
@@ -249,7 +246,7 @@ def scan(
         first_blocks: int64 [partitions + 1], number of its first block, and the end.
         allowed: uint32 [blocks], which rows of each block may be nominated; empty for all.
         tables: uint8 [queries, pairs * 32], or the bytes of float32 [queries, pairs] to multiply codes by.
-        slopes: float32 [queries], see `fastscan.judge`.
+        slopes: float32 [queries], an estimate is constant + shift + factor * (slope * sum + base).
         bases: float32 [queries].
         probes: int32 [queries, probes], partitions, -1 for none; the nearest of each query in the first wave.
         shifts: float32 [queries, probes], what estimates in them are shifted by.
@@ -274,7 +271,7 @@ def scan(
     sums = np.zeros(max(GROUP, TOGETHER) * BLOCK, np.float32)
     block_estimates = np.empty(BLOCK, np.float32)
     members = np.zeros(GROUP, np.int64)
-    group_shifts = np.zeros(GROUP, np.float32)
+    lines = np.zeros((GROUP, LINE), np.float32)
     group_tables = np.zeros(GROUP, np.int64)
     stop = 0
     for wave in range(waves.shape[0] + 1):
@@ -290,7 +287,10 @@ def scan(
                 for member in range(size):
                     q = by_partition[place + member]
                     members[member] = q
-                    group_shifts[member] = shifts[q, places[place + member]]
+                    lines[member, 0] = slopes[q]
+                    lines[member, 1] = bases[q]
+                    lines[member, 2] = shifts[q, places[place + member]]
+                    lines[member, 3] = thresholds[q]
                     group_tables[member] = address_of(tables) + q * tables.shape[1]
                 _visit(
                     style,
@@ -304,10 +304,8 @@ def scan(
                     allowed,
                     address_of(group_tables),
                     members,
-                    group_shifts,
+                    lines,
                     size,
-                    slopes,
-                    bases,
                     pool,
                     scores,
                     slots,
