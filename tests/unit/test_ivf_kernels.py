@@ -14,7 +14,9 @@ from vectorlake.kernels.ivf import fastscan, kmeans
 from vectorlake.kernels.ivf.encode import BY_BITS, BY_BYTES, encode_rows
 from vectorlake.kernels.ivf.kmeans import k_means
 from vectorlake.kernels.ivf.layout import lift_rows, place_rows
+from vectorlake.kernels.ivf.multiply import multiply, panels_of
 from vectorlake.kernels.ivf.nearest import nearest_centroids
+from vectorlake.kernels.ivf.probe import choose_probes
 from vectorlake.kernels.ivf.rotation import padded, random_rotation
 from vectorlake.kernels.ivf.scan import LOOK_UPS, scan
 from vectorlake.kernels.ivf.tables import fill_tables
@@ -130,6 +132,49 @@ def test_portable_sums_are_those_of_avx2(fine: int, shape: tuple[int, int]) -> N
         _add_up(portable, fine, blocks, addresses, pairs, np.float32(2), sums[portable])
     assert (sums[0] == sums[1]).all()
     assert (sums[0] != before).any()
+
+
+@pytest.mark.parametrize("queries", [1, 5, 6, 13])
+@pytest.mark.parametrize(("partitions", "dimension"), [(1, 3), (16, 32), (70, 37)])
+def test_products_with_centroids_are_those_of_numpy(queries: int, partitions: int, dimension: int) -> None:
+    rng = np.random.default_rng(queries + partitions)
+    asked = rng.integers(-9, 10, (queries, dimension)).astype(np.float32)
+    centroids = rng.integers(-9, 10, (partitions, dimension)).astype(np.float32)
+    panels = panels_of(centroids)
+    products = np.full((queries, panels.shape[0] * panels.shape[2]), np.nan, np.float32)
+    multiply(asked, panels, products)
+    assert (products[:, :partitions] == asked @ centroids.T).all()
+    assert (products[:, partitions:] == 0).all()
+
+
+@pytest.mark.parametrize("waves", [[], [1], [3, 11]])
+def test_the_nearest_partitions_are_chosen_and_come_wave_by_wave(waves: list[int]) -> None:
+    rng = np.random.default_rng(len(waves))
+    distances = rng.permutation(60 * 20).reshape(20, 60).astype(np.float32)
+    probes, shifts = np.empty((20, 17), np.int32), np.empty((20, 17), np.float32)
+    dead = np.zeros(20, np.uint8)
+    dead[4] = 1
+    products = np.concatenate([distances, np.full((20, 4), -1e9, np.float32)], axis=1)  # padding is not read
+    choose_probes(
+        products,
+        np.float32(1),
+        np.zeros(60, np.float32),
+        np.zeros(20, np.float32),
+        dead,
+        np.empty(0, np.int64),
+        0,
+        np.array(waves, np.int64),
+        np.empty((0, 1), np.float32),
+        17,
+        probes,
+        shifts,
+    )
+    assert (probes[4] == -1).all()
+    alive = dead == 0
+    assert (np.take_along_axis(distances, probes, 1)[alive] == shifts[alive]).all()
+    order = np.sort(distances, axis=1)
+    for end in (*waves, 17):
+        assert (np.sort(shifts[alive, :end], axis=1) == order[alive, :end]).all()
 
 
 def test_only_what_is_allowed_passes_and_the_nearest_of_it() -> None:

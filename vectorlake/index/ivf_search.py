@@ -172,7 +172,8 @@ class IvfSearcher:
                 team.run(probe, parts)
                 addresses, _alive = self._fetched([part.probes for part in probed.values()])
                 team.run(nominate, parts)
-        return np.sum(looked, axis=0)
+        total: npt.NDArray[np.int64] = np.sum(looked, axis=0)
+        return total
 
     def _bounds(self, ask: Ask) -> _Bounds:
         nlist = len(self._model.centroids)

@@ -32,6 +32,8 @@ _SAFETY = np.float32(1.25)
 """For the rounding of the bound itself and of what is made of the sums."""
 _TINY = np.float32(1e-30)
 """More than all that underflows can add up to."""
+_SMALLEST = np.float32(1e-20)
+"""Squares that add up to less may have lost digits to underflow."""
 _LARGEST = np.float32(1e30)
 """Sums beyond are left to exact arithmetic, lest the bound overflow."""
 
@@ -64,7 +66,9 @@ def _sums(element: Any, width: int, *, differences: bool) -> Callable[..., Any]:
 def _emit(builder: Builder, arguments: Any, element: Any, width: int, *, differences: bool) -> list[Value]:
     query, row, count = arguments
     kinds = (1,) if differences else (1, 2)
-    lanes = {(kind, chain): cgutils.alloca_once(builder, _FLOATS) for kind in kinds for chain in range(_CHAINS)}
+    lanes = {
+        (kind, chain): cgutils.alloca_once(builder, _FLOATS) for kind in kinds for chain in range(_CHAINS)
+    }
     for slot in lanes.values():
         builder.store(ir.Constant(_FLOATS, None), slot)
     step = _LANES * _CHAINS
@@ -141,8 +145,8 @@ _differences_half = _sums(ir.HalfType(), 2, differences=True)
 @inner
 def is_rough(metric: int, query_code: int, code: int) -> bool:
     """Whether `rough_distance` can tell anything of such queries and rows."""
-    known = metric == METRIC_L2 or metric == METRIC_COSINE or metric == METRIC_DOT
-    return QUICK and known and query_code == FLOAT32 and (code == FLOAT32 or code == FLOAT16)
+    known = metric in (METRIC_L2, METRIC_COSINE, METRIC_DOT)
+    return QUICK and known and query_code == FLOAT32 and code in (FLOAT32, FLOAT16)
 
 
 @inner
@@ -173,7 +177,7 @@ def rough_distance(
         else:
             product, square = _products_single(query, row, dimension)
         both = np.float32(length) * np.sqrt(square)
-        known = abs(product) < _LARGEST and both < _LARGEST
+        known = abs(product) < _LARGEST and both < _LARGEST and square > _SMALLEST
         if metric == METRIC_DOT:
             value = -product
             error = np.float32(1.01) * share * both + _TINY
