@@ -237,3 +237,14 @@ def test_wrong_columns_and_fragments_are_named(long) -> None:
         ColumnWork(long.ref, "twice", pa.int64()).run(77, double)
     with pytest.raises(vl.InvalidInputError, match=r"row ids 10 to 19.*9 rows and returned 1 values"):
         ColumnWork(long.ref, "twice", pa.int64()).run(1, lambda batch: [1])
+
+
+def test_an_upsert_of_some_columns_leaves_the_others(table) -> None:
+    before = table.to_arrow().to_pylist()
+    narrow = pa.table({"id": [before[0]["id"], 1000], "name": ["changed", "new"]})
+    commit_staged(table, [stage_rows(table, narrow), stage_rows(table, narrow.slice(0, 0))], mode="upsert")
+    found = {row["id"]: row for row in table.to_arrow().to_pylist()}
+    assert found[before[0]["id"]] == {**before[0], "name": "changed"}
+    assert found[1000] == {**dict.fromkeys(before[0]), "id": 1000, "name": "new"}
+    with pytest.raises(vl.InvalidInputError, match="staged rows with different columns"):
+        commit_staged(table, [stage_rows(table, narrow), stage_rows(table, rows(3, 4))], mode="upsert")

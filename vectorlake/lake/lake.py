@@ -59,6 +59,11 @@ class Lake:
         """The lake's root."""
         return self.store.uri
 
+    @property
+    def storage_options(self) -> Mapping[str, str]:
+        """What the lake was opened with to reach its store; credentials may be among them."""
+        return dict(self._context.storage_options)
+
     def create_table(
         self,
         name: str,

@@ -217,6 +217,8 @@ def _cast(array: pa.Array, field: Field, first_row: int) -> pa.Array:
         and not pa.types.is_fixed_size_list(array.type)
     ):
         _check_lengths(array, field, first_row)
+        if array.null_count == len(array):  # pyarrow's cast crashes where there is no buffer of numbers
+            return pa.nulls(len(array), target)
     try:
         if _holds_decimals(array.type) and _holds_half_floats(target):
             array = array.cast(

@@ -75,11 +75,13 @@ class StagedRows:
         content: the fragments, as a manifest.
         rows: how many.
         nbytes: of their files.
+        columns: ids of the fields that the data had; an upsert leaves others as they are in rows that are there.
     """
 
     content: bytes
     rows: int
     nbytes: int
+    columns: tuple[int, ...] = ()
 
     def fragments(self) -> list[Fragment]:
         """The fragments, without ids."""
@@ -145,12 +147,15 @@ def stage_rows(table: Table, data: object) -> StagedRows:
         InvalidInputError: columns, types or values that don't fit; nothing is left.
     """
     view = table.view
-    fragments, _ = write_rows(view, data, new_id=view.files.context.new_id)
+    reader = as_reader(data)
+    names = frozenset(reader.schema.names)
+    fragments, _ = write_rows(view, reader, new_id=view.files.context.new_id)
     numbered = [msgspec.structs.replace(fragment, id=index) for index, fragment in enumerate(fragments)]
     return StagedRows(
         encode_fragments(numbered),
         rows=sum(fragment.row_count for fragment in fragments),
         nbytes=sum(file.size for fragment in fragments for file in fragment.files),
+        columns=tuple(field.id for field in view.snapshot.schema.fields if field.name in names),
     )
 
 
@@ -186,7 +191,7 @@ def commit_staged(
         raise InvalidInputError(f"mode must be 'append', 'overwrite' or 'upsert', not {mode!r}") from e
     fragments = [fragment for part in staged for fragment in part.fragments()]
     if chosen is StageMode.UPSERT:
-        return _upsert(table, fragments, position)
+        return _upsert(table, fragments, _columns(staged), position)
     rows = sum(fragment.row_count for fragment in fragments)
     guard = _guard(table.view, fragments)
     properties = {} if position is None else {position.key: str(position.epoch)}
@@ -239,11 +244,25 @@ def _guard(view: View, fragments: Sequence[Fragment]) -> KeyGuard | None:
     return guard
 
 
-def _upsert(table: Table, fragments: Sequence[Fragment], position: StreamPosition | None) -> Snapshot:
+def _columns(staged: Sequence[StagedRows]) -> frozenset[int]:
+    """The fields that the data of all workers had.
+
+    Raises:
+        InvalidInputError: some had other columns than others.
+    """
+    columns = {frozenset(part.columns) for part in staged if part.rows}
+    if len(columns) > 1:
+        raise InvalidInputError("the workers staged rows with different columns: an upsert needs the same of all")
+    return columns.pop() if columns else frozenset()
+
+
+def _upsert(
+    table: Table, fragments: Sequence[Fragment], columns: frozenset[int], position: StreamPosition | None
+) -> Snapshot:
     view = table.view
-    fields = list(view.snapshot.schema.fields)
+    fields = [field for field in view.snapshot.schema.fields if field.id in columns or not columns]
     rows = pa.RecordBatchReader.from_batches(
-        view.snapshot.schema.to_arrow(),
+        pa.schema([field.to_arrow() for field in fields]),
         (to_output(batch, fields) for batch in _batches(view, fragments, fields)),
     )
     if position is None:
