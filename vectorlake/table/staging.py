@@ -252,7 +252,9 @@ def _columns(staged: Sequence[StagedRows]) -> frozenset[int]:
     """
     columns = {frozenset(part.columns) for part in staged if part.rows}
     if len(columns) > 1:
-        raise InvalidInputError("the workers staged rows with different columns: an upsert needs the same of all")
+        raise InvalidInputError(
+            "the workers staged rows with different columns: an upsert needs the same of all"
+        )
     return columns.pop() if columns else frozenset()
 
 
