@@ -64,6 +64,11 @@ class _IndexJob(Job):
             case _:
                 return TaskResult({"index": doing.calibrate(index)})
 
+    def tidy(self, done: Done) -> None:
+        """Remove the segments that were merged before they were committed."""
+        merged = {one for task in done.stage("merge").stage.tasks for one in task.input["segments"]}
+        self.home().delete(_paths([one for one in _encoded(done) if one["id"] in merged]))
+
     def _merge_stage(self, index: dict[str, Any], groups: Sequence[Sequence[str]]) -> Stage:
         """A task for each group of segments that become one; the index has all of them."""
         rows = {segment["id"]: segment["rows"] for segment in index["segments"]}
@@ -85,12 +90,6 @@ def _after_merge(done: Done) -> dict[str, Any]:
     gone = {one for task in stage.stage.tasks for one in task.input["segments"]}
     kept = [segment for segment in index["segments"] if segment["id"] not in gone]
     return {**index, "segments": [*kept, *(value["segment"] for value in stage.values)]}
-
-
-def _remove_unused(home: Store, done: Done, used: dict[str, Any]) -> None:
-    """Remove segments that were merged before they were committed; what stays after a crash is an orphan."""
-    kept = {segment["file"]["path"] for segment in used["segments"]}
-    home.delete([path for path in _paths(_encoded(done)) if path not in kept])
 
 
 def _paths(segments: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -170,7 +169,6 @@ class IndexBuild(_IndexJob):
         table = commit_once(pinned(self.table, since).open_head(), done.job_id, since=since)
         before = None if self.again is None else work.of(self.again)
         snapshot = work.commit(table, index, before=before)
-        _remove_unused(self.home(), done, index)
         return _outcome(table, snapshot, index)
 
 
@@ -246,7 +244,6 @@ class IndexUpdate(_IndexJob):
             return _outcome(table, table.snapshot, before)
         work = self._work(done.sources, done.memory)
         snapshot = work.commit_optimized(table, before, after, plan)
-        _remove_unused(self.home(), done, after)
         return _outcome(table, snapshot, after)
 
 

@@ -72,9 +72,10 @@ def test_a_killed_driver(
     case, lake = CASES[name], _copy(made, tmp_path)
     wanted, tasks = undisturbed[name]
     home = lake.folder(case.table)
-    _kill_driver(name, tmp_path, after=3)
+    enough = min(3, tasks - 2)  # one more may be on its way
+    _kill_driver(name, tmp_path, after=enough)
     before = _attempts(home)
-    assert 3 <= len(before) < tasks
+    assert enough <= len(before) < tasks
     assert job_status(home, "j").outcome is None
     home_files = {info.path for info in home.list("data")} | {info.path for info in home.list("index")}
     if lake.exists(case.table):

@@ -187,6 +187,7 @@ class _Run:
         outcome = dict(self.job.commit(done))
         tasks = self.executed + self.reused
         ended = self.folder.put_outcome(OutcomeRecord(outcome, self.clock(), tasks))
+        self.job.tidy(done)
         self.folder.remove_scratch()
         return JobRun(self.folder.id, ended.value, self.executed, self.reused, tuple(self.failures))
 
@@ -204,7 +205,7 @@ class _Run:
 
     def _done(self, stage: Stage, sources: Mapping[str, int]) -> tuple[dict[str, Any], ...]:
         """The results of a stage, after doing what was not done yet."""
-        known = self.folder.results(stage.name)
+        known = self.folder.usable_results(stage.name)
         self.reused += len(known)
         left = [task for task in stage.tasks if task.id not in known]
         self._tell(stage, known)

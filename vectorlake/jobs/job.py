@@ -133,3 +133,10 @@ class Job(Protocol):
         May be called again if the driver died before it could write down the outcome: use `commit_once`.
         """
         ...
+
+    def tidy(self, done: Done) -> None:
+        """Remove what the tasks wrote and the commit did not take, once the outcome is written down.
+
+        Not called if the driver dies before: `collect_orphans` does it then.
+        """
+        return None  # noqa: RET501  an empty body would make it abstract

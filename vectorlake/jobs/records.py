@@ -84,25 +84,19 @@ class JobFolder:
         return self._put(self._result(stage, result.task), result)
 
     def results(self, stage: str) -> dict[str, TaskRecord]:
-        """The tasks of a stage that are done, by id, without those of which a file is gone.
-
-        The records of these are removed: the task is to be done again.
-        """
-        prefix = f"{self._folder}/{names.RESULTS}/{stage}"
+        """The tasks of a stage that are done, by id."""
+        paths = [info.path for info in self.home.list(f"{self._folder}/{names.RESULTS}/{stage}")]
         with ThreadPoolExecutor(_THREADS) as pool:
-            paths = [info.path for info in self.home.list(prefix)]
-            found = [
-                one for one in pool.map(lambda path: self._read(path, TaskRecord), paths) if one is not None
-            ]
-            whole = list(pool.map(self._whole, found))
-        self.home.delete(
-            [
-                f"{self._folder}/{self._result(stage, one.task)}"
-                for one, good in zip(found, whole, strict=True)
-                if not good
-            ]
-        )
-        return {one.task: one for one, good in zip(found, whole, strict=True) if good}
+            found = pool.map(lambda path: self._read(path, TaskRecord), paths)
+            return {one.task: one for one in found if one is not None}
+
+    def usable_results(self, stage: str) -> dict[str, TaskRecord]:
+        """Those of which no file is gone; the records of the others are removed, and their tasks are to be done again."""
+        found = self.results(stage)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            whole = dict(zip(found, pool.map(self._whole, found.values()), strict=True))
+        self.home.delete([f"{self._folder}/{self._result(stage, task)}" for task in found if not whole[task]])
+        return {task: one for task, one in found.items() if whole[task]}
 
     def put_failure(self, failure: Failure, *, new_id: NewId) -> None:
         """Keep why an attempt failed."""

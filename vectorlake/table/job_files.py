@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from vectorlake.errors import NotFoundError
-from vectorlake.metadata.job import FOLDER, RESULTS
+from vectorlake.metadata.job import FOLDER, OUTCOME, RESULTS
 from vectorlake.store.protocol import ObjectInfo, Store
 from vectorlake.table.store_clock import modified_ms
 
@@ -39,7 +39,8 @@ def job_files(store: Store, now_ms: int) -> JobFiles:
     listed = sorted((*store.list(FOLDER), *store.leftovers(FOLDER)), key=lambda info: info.path)
     for _, group in groupby(listed, key=lambda info: info.path.split("/")[1]):
         records = list(group)
-        kept.update(_written(store, records))
+        if all(info.path.count("/") != 2 or not info.path.endswith(f"/{OUTCOME}") for info in records):
+            kept.update(_written(store, records))
         if max(map(modified_ms, records)) < now_ms - int(LIFE.total_seconds() * 1000):
             # A job without its own record is none, so that comes last.
             dead += sorted(records, key=lambda info: (info.path.count("/") == 2, info.path))
