@@ -6,7 +6,7 @@ Tasks look at their parts of the table and leave what they found in the scratch 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Final, Protocol
 
@@ -19,14 +19,17 @@ from vectorlake.errors import InvalidInputError, UnsupportedError
 from vectorlake.extend import ROW_ID, TableRef, hash_keys
 from vectorlake.jobs import Done, Task, Work
 from vectorlake_jobs._arrays import load, save
+from vectorlake_jobs._fit import dimension_of
 from vectorlake_jobs._forest import Ids, thinned
 from vectorlake_jobs._neighbors import Search
 from vectorlake_jobs._tables import split_of
 
 PERMUTATIONS: Final = 128
 """Hash functions of a MinHash signature."""
+_NEAR: Final = 64
+"""Near rows that are looked for at first: few rows have more, and these are asked again for all of theirs."""
 _QUERIES: Final = 512
-"""Rows whose near ones are looked for at a time: each may have as many as the table has rows."""
+"""Rows that are asked for all of theirs at a time: each may have as many as the table has rows."""
 _BUCKET: Final = 64
 """In a larger bucket each row is compared with this many of it only."""
 _TAKE: Final = 65_536
@@ -78,16 +81,30 @@ class NearVectors:
         return (self.column,)
 
     def find(self, task: Task, table: TableRef, work: Work) -> str:
-        opened = table.open()
-        search = Search(None, self.column, self.metric, mode=self.mode, max_distance=self.max_distance)
+        rows = split_of(task, table, [ROW_ID, self.column]).scan().to_arrow()
+        few = Search(_NEAR, self.column, self.metric, mode=self.mode, max_distance=self.max_distance)
+        width = dimension_of(table.open(), self.column)
         left, right = np.empty(0, np.int64), np.empty(0, np.int64)
-        for batch in split_of(task, table, [ROW_ID, self.column], batch_size=_QUERIES).to_batches():
-            ids = batch.column(0).to_numpy()
-            answer = search.of(opened, batch.column(1), own=ids, threads=work.threads)
-            here, there = ids[answer["query"].to_numpy()], answer["row_id"].to_numpy()
+        asked = self._asked(rows, few, few.batch_rows(width, work.memory), table, work)
+        full: list[Ids] = [np.empty(0, np.int64)]
+        for here, there in asked:
+            left, right = thinned(np.concatenate([left, here]), np.concatenate([right, there]))
+            ids, counts = np.unique(here, return_counts=True)
+            full.append(ids[counts == _NEAR])
+        again = rows.filter(pa.array(np.isin(rows[ROW_ID].to_numpy(), np.concatenate(full))))
+        for here, there in self._asked(again, replace(few, k=None), _QUERIES, table, work):
             # Thinned batch by batch: a thousand equal rows are a million pairs, but a thousand links.
             left, right = thinned(np.concatenate([left, here]), np.concatenate([right, there]))
         return save(work.scratch, f"pairs/{task.id}.npz", left=left, right=right)
+
+    def _asked(
+        self, rows: pa.Table, search: Search, most: int, table: TableRef, work: Work
+    ) -> Iterator[tuple[Ids, Ids]]:
+        """Rows and those near them, for some rows at a time."""
+        for batch in rows.combine_chunks().to_batches(most):
+            ids = batch.column(0).to_numpy()
+            answer = search.of(table.open(), batch.column(1), own=ids, threads=work.threads)
+            yield ids[answer["query"].to_numpy()], answer["row_id"].to_numpy()
 
     def link(self, found: Sequence[str], table: TableRef, done: Done) -> tuple[Ids, Ids]:
         parts = [load(done.scratch, path) for path in found]

@@ -116,6 +116,16 @@ def test_near_vectors_are_groups(items: vl.Table, limit: float) -> None:
     assert done.outcome["rows"] == items.count()
 
 
+def test_rows_with_more_near_ones_than_are_looked_for_at_first(lake: vl.Lake) -> None:
+    rng = np.random.default_rng(4)
+    rows = np.repeat(rng.normal(size=(3, 4)), [200, 70, 1], axis=0).astype(np.float32)
+    rows[:200, 0] += np.arange(200) * 1e-3  # a chain: each is near some, and the first far from the last
+    table = lake.create_table("many", {"vec": pa.FixedSizeListArray.from_arrays(rows.reshape(-1), 4)})
+    done = dedup(table, max_distance=(70e-3) ** 2, metric="l2", as_column="group", **QUICK)
+    assert isinstance(done, JobRun)
+    assert done.outcome["largest"] == [[0, 200], [200, 70]]
+
+
 def test_a_new_table_keeps_one_row_of_each_group(items: vl.Table, lake: vl.Lake) -> None:
     groups = plain_groups(items, near(1e-4))
     done = dedup(items, max_distance=1e-4, metric="l2", into="clean", lake=lake, task_rows=16, **QUICK)
