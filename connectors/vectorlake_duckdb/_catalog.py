@@ -37,10 +37,13 @@ _ids = itertools.count()
 class Attached:
     """A lake attached to a DuckDB database under a name."""
 
-    def __init__(self, lake: Lake, name: str, include: Sequence[str] | None, *, key: str) -> None:
+    def __init__(
+        self, lake: Lake, name: str, include: Sequence[str] | None, *, key: str, with_row_id: bool
+    ) -> None:
         self.lake = lake
         self.name = name
         self.include = include
+        self.with_row_id = with_row_id
         self.key = key
         self.prefix = f"__vl_{name}_{key}_"
         self.functions = functions.make_functions(self)
@@ -119,25 +122,25 @@ class Attached:
     def create_places(self, cursor: duckdb.DuckDBPyConnection) -> None:
         """Create the views that macros read, before they show anything."""
         for index in range(_PLACES):
-            self._create_view(
-                cursor, f"place_{index}", TableSource(self._pins, None, owner=self), hidden=(PIN,)
-            )
+            source = TableSource(self._pins, None, owner=self)
+            self._create_view(cursor, f"place_{index}", source, shown=f"* EXCLUDE ({quoted_name(PIN)})")
 
     def create_view(self, cursor: duckdb.DuckDBPyConnection, namespace: str, view: str) -> None:
         """Create the view of a table or version in the cursor's schema."""
         handle = self.handle(f"{namespace}.{view}")
         handle.bind()  # DuckDB would tell of a missing version in its own words
         source = TableSource(self._pins, handle, owner=self)
-        self._create_view(cursor, view, source, hidden=(ROW_ID, PIN))
+        row_id = f", {quoted_name(ROW_ID)}" if self.with_row_id else ""
+        shown = f"* EXCLUDE ({quoted_name(ROW_ID)}, {quoted_name(PIN)}){row_id}"
+        self._create_view(cursor, view, source, shown=shown)
 
     def _create_view(
-        self, cursor: duckdb.DuckDBPyConnection, view: str, source: TableSource, *, hidden: tuple[str, ...]
+        self, cursor: duckdb.DuckDBPyConnection, view: str, source: TableSource, *, shown: str
     ) -> None:
         with self._lock:
             key = f"#{len(self._sources)}"
             self._sources.append(source)
         pin = f"{quoted_name(self.prefix + 'pin')}({quoted_text(key)})"
-        shown = f"* EXCLUDE ({', '.join(map(quoted_name, hidden))})"
         sql = f"SELECT {shown} FROM source WHERE {quoted_name(PIN)} = {pin}"
         relation = cursor.from_arrow(source).query("source", sql)
         assert relation is not None  # a SELECT always is one
@@ -164,7 +167,12 @@ class Attached:
 
 
 def attach(
-    con: duckdb.DuckDBPyConnection, lake: Lake, name: str = "lake", *, include: Iterable[str] | None = None
+    con: duckdb.DuckDBPyConnection,
+    lake: Lake,
+    name: str = "lake",
+    *,
+    include: Iterable[str] | None = None,
+    with_row_id: bool = False,
 ) -> None:
     """Attach a lake to a DuckDB database as a catalog, for all connections and cursors of that database.
 
@@ -178,6 +186,7 @@ def attach(
         lake: the lake.
         name: what the catalog is called.
         include: only these tables: names, patterns such as `"ns.*"`, or versions such as `"ns.items@3"`.
+        with_row_id: show the column `_row_id` at the end of every table.
 
     Raises:
         AlreadyExistsError: a catalog of that name is attached.
@@ -192,7 +201,13 @@ def attach(
             raise AlreadyExistsError(
                 f"DuckDB has a catalog {taken[0][0]!r} already: detach it, or attach the lake under another name"
             )
-        attached = Attached(lake, name, None if include is None else list(include), key=f"{next(_ids)}")
+        attached = Attached(
+            lake,
+            name,
+            None if include is None else list(include),
+            key=f"{next(_ids)}",
+            with_row_id=with_row_id,
+        )
         try:
             _attach(con, cursor, attached)
         except BaseException:
@@ -218,7 +233,7 @@ def _attach(con: duckdb.DuckDBPyConnection, cursor: duckdb.DuckDBPyConnection, a
         )
     cursor.execute(f"USE {hidden}.{_DEFAULT}")
     attached.create_places(cursor)
-    macros = functions.macros(attached.prefix)
+    macros = functions.macros(attached.prefix, with_row_id=attached.with_row_id)
     for macro, body in macros.items():
         cursor.execute(f"CREATE MACRO {name}.{_DEFAULT}.{quoted_name(macro)}{body}")
     _create_short(con, macros)

@@ -213,8 +213,8 @@ def make_functions(tables: Tables) -> tuple[Function, ...]:
     )
 
 
-def macros(prefix: str) -> dict[str, str]:
-    """The parameters and body of each macro, whose functions are called `prefix…`."""
+def macros(prefix: str, *, with_row_id: bool) -> dict[str, str]:
+    """The parameters and body of each macro, whose functions are called `prefix…`; versions show row ids, or don't."""
 
     def call(function: str, *arguments: str) -> str:
         return f"{quoted_name(prefix + function)}({', '.join(arguments)})"
@@ -230,17 +230,18 @@ def macros(prefix: str) -> dict[str, str]:
     )
     items = f"query_table({call('place', 'tbl', 'NULL', quoted_text('without vectors'))})"
 
-    def at(shown: str) -> str:
+    def at(shown: str, more: str = "") -> str:
         place = call("place", "tbl", "version::VARCHAR", quoted_text(shown))
-        return f"SELECT * EXCLUDE (_row_id) FROM query_table({place})"
+        return f"SELECT * EXCLUDE (_row_id){more} FROM query_table({place})"
 
+    # A column of the query's table would hide an alias of its name: `q` is not rare.
     return {
         "knn": f"""(tbl, vec, {", ".join([first, *others])}) AS TABLE
             SELECT m.rank, m.row_id, m.distance, i.* EXCLUDE (_row_id)
             FROM (SELECT unnest({found}) AS m) JOIN {items} AS i ON i._row_id = m.row_id
             ORDER BY m.rank""",
         "knn_join": f"""(queries, tbl, {", ".join([first, vec, *others])}) AS TABLE
-            WITH asked AS MATERIALIZED (SELECT list(q) AS rows FROM query_table(queries) AS q),
+            WITH asked AS MATERIALIZED (SELECT list(__vl_row) AS rows FROM query_table(queries) AS __vl_row),
             found AS (
                 SELECT unnest(rows) AS q, generate_subscripts(rows, 1) AS number, unnest({found_all}) AS matches
                 FROM asked
@@ -250,11 +251,11 @@ def macros(prefix: str) -> dict[str, str]:
                 i.* EXCLUDE (_row_id)
             FROM flat AS f JOIN {items} AS i ON i._row_id = f.m.row_id
             ORDER BY f.number, f.m.rank""",
-        "table_at": f"(tbl, version) AS TABLE {at('')}",
+        "table_at": f"(tbl, version) AS TABLE {at('', ', _row_id' if with_row_id else '')}",
         **{f"table_{table}": f"(tbl, version := NULL) AS TABLE {at(table)}" for table in MetadataTable},
         "write_table": f"""(tbl, source, mode := 'append') AS TABLE
             SELECT w.* FROM (
-                SELECT unnest({call("write", "tbl", "list(q)", "mode")}) AS w FROM query_table(source) AS q
+                SELECT unnest({call("write", "tbl", "list(__vl_row)", "mode")}) AS w FROM query_table(source) AS __vl_row
             )""",
     }
 

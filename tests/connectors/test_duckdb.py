@@ -200,6 +200,81 @@ def test_a_file_database_keeps_nothing_of_the_lake(lake: vl.Lake, tmp_path: Path
         assert all_of(con, "SELECT count(*) FROM lake.ns.items") == [(10,)]
 
 
+def test_row_ids_are_shown_where_asked_for(con: duckdb.DuckDBPyConnection, lake: vl.Lake) -> None:
+    table = add_items(lake)
+    table.delete("id < 4")
+    add_items(lake, 3, start=10)
+    vectorlake_duckdb.attach(con, lake, with_row_id=True)
+    assert [row[0] for row in all_of(con, "DESCRIBE lake.ns.items")] == [
+        "id",
+        "name",
+        "price",
+        "vec",
+        "_row_id",
+    ]
+    assert all_of(con, "SELECT id FROM lake.ns.items WHERE _row_id BETWEEN 2 AND 5") == [(4,), (5,)]
+    assert all_of(con, "SELECT max(_row_id) FROM lake.table_at('ns.items', 1)") == [(9,)]
+    beside = """
+        SELECT count(*), bool_and(k.id = i.id) FROM knn('ns.items', [0, 0], 100) k
+        JOIN lake.ns.items i ON i._row_id = k.row_id
+    """
+    assert all_of(con, beside) == [(9, True)]
+
+
+def test_matches_join_with_other_tables(con: duckdb.DuckDBPyConnection, lake: vl.Lake) -> None:
+    """Hybrid queries: a condition on the search, its matches beside a table of DuckDB's and one of the lake, ranked anew."""
+    add_items(lake, 100)
+    lake.create_table("ns.stock", {"item": np.arange(0, 100, 2), "left": np.arange(50)})
+    vectorlake_duckdb.attach(con, lake)
+    con.execute("CREATE TABLE clicks AS SELECT range AS id, range % 7 AS n FROM range(100)")
+    con.execute("CREATE TABLE asked AS SELECT 1 AS q, [10, 11]::FLOAT[2] AS vec UNION ALL SELECT 2, [50, 51]")
+    found = all_of(
+        con,
+        """
+        SELECT k.q, k.id, 1 / (60 + k.rank) + c.n / 100 AS score
+        FROM knn_join('asked', 'ns.items', 9, filter := 'price > 3') k
+        JOIN lake.ns.stock s ON s.item = k.id JOIN clicks c USING (id)
+        WHERE s.left > 3 QUALIFY row_number() OVER (PARTITION BY k.q ORDER BY score DESC, k.id) = 1 ORDER BY k.q
+        """,
+    )
+    expected = []
+    for number, at in ((1, 10), (2, 50)):
+        near = (
+            lake.table("ns.items")
+            .knn([float(at), at + 1.0], k=9, filter="price > 3", columns=["id"])
+            .to_pylist()
+        )
+        scored = [
+            (1 / (60 + m["rank"]) + m["id"] % 7 / 100, m["id"])
+            for m in near
+            if m["id"] % 2 == 0 and m["id"] > 7
+        ]
+        best = min(scored, key=lambda pair: (-pair[0], pair[1]))
+        expected.append((number, best[1], pytest.approx(best[0])))
+    assert found == expected
+
+
+def test_rows_are_exported_as_streams_one_cursor_each(
+    con: duckdb.DuckDBPyConnection, lake: vl.Lake, tmp_path: Path
+) -> None:
+    table = add_items(lake, 10_000)
+    vectorlake_duckdb.attach(con, lake)
+    query = "SELECT id, vec FROM lake.ns.items WHERE id % 2 = 1"
+    readers = [cursor.sql(query).to_arrow_reader(1000) for cursor in (con.cursor(), con.cursor())]
+    first = [next(reader) for reader in readers]
+    table.delete("id >= 0")  # what is being read stays
+    ids = [
+        batch["id"].to_pylist() + [i for rest in reader for i in rest["id"].to_pylist()]
+        for batch, reader in zip(first, readers, strict=True)
+    ]
+    assert ids == [list(range(1, 10_000, 2))] * 2
+    assert readers[0].schema.field("vec").type == pa.list_(pa.float32(), 2)
+    con.execute(f"COPY (SELECT * FROM lake.table_at('ns.items', 1)) TO '{tmp_path / 'out.parquet'}'")
+    assert all_of(con, f"SELECT count(*), typeof(any_value(vec)) FROM '{tmp_path / 'out.parquet'}'") == [
+        (10_000, "FLOAT[]")
+    ]
+
+
 # --- versions ---
 
 

@@ -115,6 +115,13 @@ def test_failures_write_nothing_and_free_the_connection(
     assert con.execute("SELECT count(*) FROM lake.ns.items").fetchall() == [(10,)]
 
 
+def test_a_column_may_be_called_like_an_alias_of_ours(con: duckdb.DuckDBPyConnection) -> None:
+    con.execute("CREATE TEMP TABLE short AS SELECT range AS q, range + 1 AS w FROM range(3)")
+    assert con.execute("SELECT rows FROM write_table('ns.s', 'short', mode := 'create')").fetchall() == [(3,)]
+    vectorlake_duckdb.refresh(con)
+    assert con.execute("FROM lake.ns.s ORDER BY q").fetchall() == [(0, 1), (1, 2), (2, 3)]
+
+
 def test_write_table_in_sql_commits_once(con: duckdb.DuckDBPyConnection, lake: vl.Lake) -> None:
     vectorlake_duckdb.create_table(con, "ns.items", NUMBERS.format(4))
     con.execute(f"CREATE TEMP TABLE more AS {NUMBERS.format(3)}")

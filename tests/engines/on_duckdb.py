@@ -17,11 +17,10 @@ class DuckDB:
     needs = ("duckdb",)
     lacks: ClassVar = {
         Capability.SQL_WRITE: "a catalog shown by Python is read only for SQL: vectorlake_duckdb.write, or write_table(…)",
-        Capability.ROW_IDS: "not yet",
         Capability.FLOAT16: "DuckDB has no half floats: they show as FLOAT",
     }
     unheld: ClassVar[dict[str, str]] = {
-        "uuid": "not yet",
+        "uuid": "it is DuckDB's own UUID, which it exports as text",
         "dec256": "DuckDB's decimals have 38 digits",
         "dur": "DuckDB has intervals, not durations",
     }
@@ -52,7 +51,7 @@ class DuckDB:
         import vectorlake_duckdb
 
         with duckdb.connect() as con:
-            vectorlake_duckdb.attach(con, lake)
+            vectorlake_duckdb.attach(con, lake, with_row_id=True)
             return con.sql(query).to_arrow_table()
 
     def write(
