@@ -331,6 +331,34 @@ def test_a_dropped_job_is_forgotten_and_its_files_are_orphans(
             ask(table.store, "j")
 
 
+def test_a_job_that_is_dropped_while_it_runs_commits_nothing(
+    table: vl.Table, count: Callable[..., CountJob]
+) -> None:
+    job = count(t3="wait")
+    caught: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            run_job(job, job_id="j", engine="threads", workers=1)
+        except NotFoundError as e:
+            caught.append(e)
+
+    running = threading.Thread(target=run)
+    running.start()
+    _await(lambda: job.marked("run-t3") == 1)
+    drop_job(table.store, "j")
+    Path(job.marks, "fault-t3").unlink()
+    running.join(30)
+    assert len(caught) == 1
+    assert table.refresh().version == 1
+    assert list_jobs(table.store) == []
+    _age(table, dt.timedelta(days=8))
+    table.collect_orphans(older_than=EVERY)
+    table.collect_orphans(older_than=EVERY)
+    assert list(table.store.list("jobs")) == []
+    assert not [info.path for info in table.store.list("data") if info.path.endswith(".bin")]
+
+
 def _driver(job: CountJob, fault: str) -> subprocess.Popen[bytes]:
     script = str(Path(__file__).with_name("plain_job.py"))
     command = [sys.executable, script, job.uri, job.marks, fault]

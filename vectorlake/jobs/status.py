@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from vectorlake.errors import NotFoundError
 from vectorlake.jobs.records import JobFolder, job_ids
 from vectorlake.metadata.job import Failure, JobRecord, folder_of
 from vectorlake.store.protocol import Store
@@ -69,7 +71,10 @@ def job_status(home: Store, job_id: str) -> JobStatus:
 
 def list_jobs(home: Store) -> list[JobStatus]:
     """The jobs of the table in the folder `home`, the one that was begun last first."""
-    found = [job_status(home, job_id) for job_id in job_ids(home)]
+    found: list[JobStatus] = []
+    for job_id in job_ids(home):
+        with suppress(NotFoundError):  # dropped while a task ran, whose record came after
+            found.append(job_status(home, job_id))
     return sorted(found, key=lambda one: one.record.created_ms, reverse=True)
 
 
