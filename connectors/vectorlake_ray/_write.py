@@ -1,0 +1,235 @@
+"""Write a Ray dataset into a table: staged by Ray's workers, committed once by the driver, or taken back whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Final, TypeVar
+
+import pyarrow as pa
+import ray
+from ray.data import Dataset
+from ray.data.block import Block, BlockAccessor
+from ray.data.datasource import Datasink, WriteResult
+from ray.exceptions import RayTaskError
+
+from vectorlake import InvalidInputError, Lake, Table, VectorlakeError
+from vectorlake.extend import (
+    StagedRows,
+    StageMode,
+    commit_staged,
+    discard_staged,
+    stage_rows,
+)
+from vectorlake_ray._read import TableLike, check_shared, found
+from vectorlake_ray._types import created_schema, stored_table
+
+ROWS: Final = 131_072
+"""Rows that a task stages at least: Ray's blocks may be of any size, and what a task stages becomes files."""
+
+_ADVICE: Final = "\nFailed to "
+"""Begins what Ray appends to messages."""
+
+T = TypeVar("T")
+
+
+class WriteMode(StrEnum):
+    """What happens to the rows that are there."""
+
+    APPEND = "append"
+    """They stay."""
+    OVERWRITE = "overwrite"
+    """They are replaced."""
+    UPSERT = "upsert"
+    """Those with the same primary keys are replaced."""
+
+    @classmethod
+    def parse(cls, mode: str | WriteMode) -> WriteMode:
+        try:
+            return cls(mode)
+        except ValueError as e:
+            raise InvalidInputError(
+                f"mode must be 'append', 'overwrite' or 'upsert', not {mode!r}; create_table makes a new table"
+            ) from e
+
+
+class _Register:
+    """An actor that knows what was staged: a task that failed, or whose result got lost, tells the driver nothing."""
+
+    def __init__(self) -> None:
+        self._staged: list[bytes] = []
+        self._open = True
+
+    def add(self, staged: bytes) -> bool:
+        """Take note; False if the write was given up meanwhile."""
+        if self._open:
+            self._staged.append(staged)
+        return self._open
+
+    def close(self) -> list[bytes]:
+        """All that was staged; nothing more is taken."""
+        self._open = False
+        return self._staged
+
+
+class TableDatasink(Datasink[bytes | None]):
+    """What Ray writes rows into. Tasks stage them; one commit makes all of them visible."""
+
+    def __init__(self, table: Table, mode: str | WriteMode = WriteMode.APPEND) -> None:
+        check_shared(table)
+        table.transaction()  # refuses a handle that can't be written to, before any work is done
+        self.table: Table | None = table
+        """Where to commit; workers have none, and open the pinned version once a process."""
+        self._mode = WriteMode.parse(mode)
+        self._ref = table.ref
+        self._register: Any = None
+        self._committing = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "table": None}
+
+    def get_name(self) -> str:
+        return "Vectorlake"
+
+    @property
+    def min_rows_per_write(self) -> int | None:
+        return ROWS
+
+    def on_write_start(self, schema: pa.Schema | None = None) -> None:
+        """On the driver, before the first task."""
+        self._register = ray.remote(num_cpus=0)(_Register).remote()
+
+    def write(self, blocks: Iterable[Block], ctx: Any) -> bytes | None:
+        """On a worker: the rows become files, of which the register knows before Ray does."""
+        tables = [BlockAccessor.for_block(block).to_arrow() for block in blocks]
+        rows = stored_table([table for table in tables if table.num_rows] or tables[:1])
+        if not rows.num_rows:
+            return None
+        table = self._ref.open()
+        staged = stage_rows(table, rows)
+        if not self._noted(staged):
+            discard_staged(table, [staged])
+        return staged.to_bytes()
+
+    def _noted(self, staged: StagedRows) -> bool:
+        try:
+            return bool(ray.get(self._register.add.remote(staged.to_bytes())))
+        except ray.exceptions.RayError:
+            return False  # the driver is gone, and nobody will commit
+
+    def on_write_complete(self, write_result: WriteResult[bytes | None]) -> None:
+        """On the driver, after the last task."""
+        assert self.table is not None
+        kept = [part for part in write_result.write_returns if part is not None]
+        known = ray.get(self._register.close.remote())
+        self._committing = True
+        commit_staged(self.table, [StagedRows.from_bytes(part) for part in kept], mode=StageMode(self._mode))
+        # Of a task that Ray ran again, only the last run's result counts.
+        self._discard([part for part in known if part not in set(kept)])
+
+    def on_write_failed(self, error: Exception) -> None:
+        """On the driver, after an error: what tasks have staged is removed."""
+        if self._register is not None and not self._committing:
+            self._discard(ray.get(self._register.close.remote()))
+
+    def _discard(self, parts: Sequence[bytes]) -> None:
+        assert self.table is not None
+        discard_staged(self.table, [StagedRows.from_bytes(part) for part in parts])
+
+
+def write(
+    ds: Dataset,
+    table: TableLike,
+    mode: str | WriteMode = WriteMode.APPEND,
+    *,
+    storage_options: Mapping[str, str] | None = None,
+    **write_args: Any,
+) -> Table:
+    """Write a Ray dataset into a table, in one atomic commit; its rows never pass through the driver.
+
+    Args:
+        ds: its columns are matched by name. Tensors (2-D numpy batches) and lists of the right length become vectors.
+        table: a table, or the URI of its folder.
+        mode: `"append"`, `"overwrite"` (replace all rows) or `"upsert"` (by primary key).
+        storage_options: of a URI.
+        write_args: what else `Dataset.write_datasink` takes: `concurrency`, `ray_remote_args`.
+
+    Returns:
+        The table, at the version written.
+
+    Raises:
+        InvalidInputError: an unknown mode, columns or values that don't fit, a primary key that is null or twice there.
+        AlreadyExistsError: appended rows have primary keys that the table has.
+        Exception: what Ray raises when the dataset can't be executed. Nothing is committed then, and what tasks have
+            written is removed; what a worker that died has left is an orphan for `collect_orphans`.
+    """
+    handle = found(table, storage_options=storage_options)
+    run_plainly(lambda: ds.write_datasink(TableDatasink(handle, mode), **write_args))
+    return handle.refresh()
+
+
+def create_table(
+    ds: Dataset,
+    lake: Lake,
+    name: str,
+    *,
+    types: Mapping[str, pa.DataType] | None = None,
+    primary_key: Sequence[str] = (),
+    properties: Mapping[str, str] | None = None,
+    **write_args: Any,
+) -> Table:
+    """Create a table from a Ray dataset. It is there, empty, while the rows are written, and gone again if that fails.
+
+    Args:
+        ds: tensors become vectors.
+        lake: where.
+        name: the table, `ns.items`.
+        types: of columns that are to have another type, such as `{"vec": vectorlake.vector(384)}` for lists.
+        primary_key: as for `Lake.create_table`.
+        properties: likewise.
+        write_args: as for `write`.
+
+    Returns:
+        The table, with the rows.
+
+    Raises:
+        AlreadyExistsError: there is a table of that name.
+        InvalidInputError: columns and values that no table can hold, or a dataset without rows and columns.
+    """
+    schema = created_schema(_arrow_schema(ds), types or {})
+    table = lake.create_table(name, schema, primary_key=primary_key, properties=properties)
+    try:
+        return write(ds, table, **write_args)
+    except BaseException:
+        lake.drop_table(name)
+        raise
+
+
+def _arrow_schema(ds: Dataset) -> pa.Schema:
+    """The columns of a dataset; runs its first rows where Ray can't tell without.
+
+    What a datasink is told when a write starts is of no use: those are the columns before the steps that Ray fuses with it.
+
+    Raises:
+        InvalidInputError: it has neither rows nor columns.
+    """
+    schema = run_plainly(ds.schema)
+    if schema is None:
+        raise InvalidInputError("the dataset has neither rows nor columns: create the table from a schema")
+    base = schema.base_schema
+    if isinstance(base, pa.Schema):
+        return base
+    batch: pa.Table = run_plainly(lambda: ds.take_batch(1, batch_format="pyarrow"))
+    return batch.schema
+
+
+def run_plainly(run: Callable[[], T]) -> T:
+    """Run something on Ray; what vectorlake says on a worker is raised as it is, without what Ray says around it."""
+    try:
+        return run()
+    except RayTaskError as e:
+        cause = e.cause
+        if not isinstance(cause, VectorlakeError):
+            raise
+        cause.args = (str(cause).partition(_ADVICE)[0],)
+        raise cause from None
