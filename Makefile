@@ -16,7 +16,7 @@ PIP    := $(PY) -m pip --disable-pip-version-check --quiet
 DEMO   := $(VENV)/.installed-demo
 DEV    := $(VENV)/.installed-dev
 PEERS  := $(VENV)/.installed-peers
-CODE   := vectorlake connectors tests benchmarks
+CODE   := vectorlake connectors jobs tests benchmarks examples
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test simulate check lint format bench clean distclean
@@ -43,7 +43,7 @@ lint: $(DEV) ## Check style, types and import rules
 	@$(BIN)/ruff check $(CODE)
 	@$(BIN)/ruff format --check $(CODE)
 	@$(BIN)/mypy
-	@PYTHONPATH=connectors $(BIN)/lint-imports
+	@PYTHONPATH=connectors:jobs $(BIN)/lint-imports
 
 format: $(DEV) ## Format the code and apply safe fixes
 	@$(BIN)/ruff check --fix-only $(CODE)
@@ -58,7 +58,7 @@ bench: $(PEERS) ## Run every benchmark, one after another
 
 clean: ## Remove caches and what the demo and builds left
 	@rm -rf build dist demo-lake .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	@find vectorlake connectors tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## Also remove the virtual environment
 	@rm -rf $(VENV)
