@@ -57,6 +57,43 @@ def test_with_a_head(metric: Metric, threads: int, monkeypatch: pytest.MonkeyPat
 
 
 @needs_avx2
+@pytest.mark.parametrize("metric", SUMS)
+def test_a_recall_is_reached_by_a_short_head(metric: Metric, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried, found = self_knn.aim, []
+
+    def told(*args: object, **options: object) -> object:
+        found.append(tried(*args, **options))
+        return found[-1]
+
+    monkeypatch.setattr(self_knn, "aim", told)
+    monkeypatch.setattr(self_knn, "_LEAST_TO_AIM", 1000)
+    spread = np.float32(0.97) ** np.arange(96, dtype="f4")
+    vectors = (RNG(7).standard_normal((2500, 96)) * spread + 1).astype("f4")
+    rows = np.arange(len(vectors), dtype=np.int64)
+    exact = nearest_others([(vectors, rows)], k=10, metric=metric)
+    nearly = nearest_others(
+        [(vectors[:900], rows[:900]), (vectors[900:], rows[900:])], k=10, metric=metric, recall=0.9
+    )
+    assert found[0].confidence < 0.9
+    same = [np.isin(a, b).mean() for a, b in zip(nearly.row_ids, exact.row_ids, strict=True)]
+    assert 0.88 < np.mean(same) < 1
+    for row in range(0, 2500, 100):
+        measured = kernel_reference.scan_distances(
+            vectors[row : row + 1], vectors[nearly.row_ids[row]], metric
+        )
+        assert np.array_equal(measured[0], nearly.distances[row])
+
+
+@needs_avx2
+@pytest.mark.parametrize("name", HARD)
+def test_hard_data_with_a_recall(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(self_knn, "_LEAST_TO_AIM", 100)
+    vectors = HARD[name][:400]
+    found = nearest_others([(vectors, np.arange(400))], k=5, metric=Metric.L2, recall=0.9)
+    assert ((found.row_ids >= 0).sum(axis=1) == found.counts).all()
+
+
+@needs_avx2
 def test_no_rows() -> None:
     found = nearest_others([], k=3, metric=Metric.L2)
     assert found.row_ids.shape == (0, 3)

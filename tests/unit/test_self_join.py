@@ -57,6 +57,12 @@ def test_deleted_and_updated_rows_are_seen_as_they_are(metric: str) -> None:
     } == wanted
 
 
+def test_a_recall_out_of_range_is_refused() -> None:
+    table = vl.connect("memory://").create_table("t", {"vec": np.ones((3, 4), "f4")})
+    with pytest.raises(vl.InvalidInputError, match="target_recall must lie above 0"):
+        table.knn_self(target_recall=1.5)
+
+
 def test_nothing_to_join() -> None:
     table = vl.connect("memory://").create_table("t", pa.schema([pa.field("vec", vl.vector(4))]))
     assert table.knn_self().read_all().num_rows == 0

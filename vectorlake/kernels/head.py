@@ -32,7 +32,7 @@ _ROTATE: Final = 4.0
 """A float32 multiplication."""
 _MEASURE: Final = (8000.0, 30.0)
 """Measuring a pair in float64: to begin with, and for each dimension."""
-_LOST: Final = 2.8 / np.sqrt(12) / _LEVELS
+LOST: Final = 2.8 / np.sqrt(12) / _LEVELS
 """What rounding takes of a vector, relative to its length: its largest element is some 2.8 times the others."""
 _WORTH: Final = 0.85
 """A head must promise to take at most this much of the time without one."""
@@ -96,31 +96,37 @@ def choose_head(
     """
     dimension = len(centre)
     none = np.zeros((0, dimension), np.float32)
-    moved = _moved(sample, centre, metric, is_query=False)
+    moved = in_product_space(sample, centre, metric, is_query=False)
     if kept is None and (len(moved) < max(256, 2 * dimension) or dimension < _LEAST_DIMENSION):
         return none
-    # In double: energies of rows of very different lengths span more than float32 does.
-    with np.errstate(over="ignore", invalid="ignore"):
-        energy = (moved.T @ moved).astype(np.float64)
-    if not (np.isfinite(energy).all() and energy.any()):
-        return none
-    try:
-        _, directions = np.linalg.eigh(energy / np.abs(energy).max())
-    except np.linalg.LinAlgError:
-        return none
-    rotation = np.ascontiguousarray(directions.T[::-1], np.float32)
-    if not np.isfinite(rotation).all():
+    rotation = principal_directions(moved)
+    if rotation is None:
         return none
     tried = moved[:: max(1, len(moved) // _TRIED_ROWS)] @ rotation.T
-    asked = _moved(queries, centre, metric, is_query=True)[:_TRIED_QUERIES] @ rotation.T
+    asked = in_product_space(queries, centre, metric, is_query=True)[:_TRIED_QUERIES] @ rotation.T
     if len(asked) == 0:
         return none
     if kept is None:
         kept = _cheapest(tried, asked, metric, batch)
-    return _mixed(rotation[:kept]) if kept < dimension else none
+    return mixed(rotation[:kept]) if kept < dimension else none
 
 
-def _mixed(directions: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def principal_directions(moved: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
+    """The principal components of rows in product space, float32 [d, d], most energy first; None where there are none."""
+    # In double: energies of rows of very different lengths span more than float32 does.
+    with np.errstate(over="ignore", invalid="ignore"):
+        energy = (moved.T @ moved).astype(np.float64)
+    if not (np.isfinite(energy).all() and energy.any()):
+        return None
+    try:
+        _, directions = np.linalg.eigh(energy / np.abs(energy).max())
+    except np.linalg.LinAlgError:
+        return None
+    rotation = np.ascontiguousarray(directions.T[::-1], np.float32)
+    return rotation if np.isfinite(rotation).all() else None
+
+
+def mixed(directions: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Other directions of the same subspace, along which rows spread alike: else the first would need all the levels."""
     kept = len(directions)
     mixing, _ = np.linalg.qr(np.random.default_rng(kept).standard_normal((kept, kept)))
@@ -128,7 +134,7 @@ def _mixed(directions: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return found
 
 
-def _moved(
+def in_product_space(
     rows: npt.NDArray[Any], centre: npt.NDArray[np.float32], metric: Metric, *, is_query: bool
 ) -> npt.NDArray[np.float32]:
     """Rows or queries in product space; those that have no place there are left out."""
@@ -160,7 +166,7 @@ def _cheapest(
         high = w @ x.T - half
         lengths = np.sqrt(square)
         inside, asked = (np.sqrt(np.square(part).sum(axis=1)) for part in (x, w))
-        high += _LOST * asked[:, None] * (inside + lengths)
+        high += LOST * asked[:, None] * (inside + lengths)
         if kept < dimension:
             blur = np.sqrt(kept) * dimension * UNIT
             beyond = np.sqrt(np.maximum(square - np.square(x).sum(axis=1), 0) + 2 * blur * square)

@@ -1,4 +1,7 @@
-"""The k nearest other rows of every row, exact: like rows share blocks, and each pair of blocks is multiplied once."""
+"""The k nearest other rows of every row: like rows share blocks, and each pair of blocks is multiplied once.
+
+Exact by default; for a recall, heads are shorter and trusted further than they can be sure to deserve (see `aim`).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from vectorlake.kernels.aim import Aim, aim
 from vectorlake.kernels.codes import LEVELS, RowEncoder, fine_width, head_width, to_panels
 from vectorlake.kernels.head import choose_head
 from vectorlake.kernels.heap import NO_ROW
@@ -29,6 +33,11 @@ BLOCK: Final = 768
 _ENCODED_AT_ONCE: Final = 4096
 _SAMPLE: Final = 16_384
 _LEAST_LENGTH: Final = 1e-30
+_LEAST_TO_AIM: Final = 20_000
+"""Fewer rows are joined exactly as soon."""
+_NEIGHBOURS_TRIED: Final = 4000
+_LEAST_ASKED: Final = 100
+_TRIED: Final = 2048
 
 assert BLOCK % PANEL_ROWS == 0
 assert BLOCK % TILE_QUERIES == 0
@@ -59,7 +68,13 @@ def bytes_per_row(dimension: int, k: int) -> int:
 
 
 def nearest_others(
-    blocks: Blocks, *, k: int, metric: Metric, threads: int | None = None, block_rows: int = BLOCK
+    blocks: Blocks,
+    *,
+    k: int,
+    metric: Metric,
+    recall: float = 1.0,
+    threads: int | None = None,
+    block_rows: int = BLOCK,
 ) -> Nearest:
     """Join rows with themselves: the k nearest of the other rows of each, ties by row id, as `ExactKnn` finds them.
 
@@ -68,19 +83,23 @@ def nearest_others(
             where they stand until the call returns.
         k: how many neighbours, at least 1.
         metric: one whose distances are sums.
+        recall: the share of neighbours that is enough; with less than 1 some may be missed, and farther rows be there in
+            their place, with their exact distances. The share is aimed at by a sample whose neighbours are found exactly.
         threads: as many as this process may run on when None.
         block_rows: how many rows meet others at a time, a multiple of 48.
 
     Rows that never match (see `ExactKnn`) are left out on both sides.
     """
     threads = threads or cores()
+    rows = [Rows.of(vectors, what="vectors") for vectors, _ in blocks]
+    frame, confidence = _frame(rows, k, metric, recall, threads)
     with Team(threads) as team:
-        codes = _encode(blocks, metric, team)
+        codes = _encode(rows, [ids for _, ids in blocks], frame, metric, team)
         if not len(codes.usable):
             none = np.empty((0, k))
             return Nearest(np.empty(0, np.int64), none.astype(np.int64), none, np.empty(0, np.int64))
         order = _similar_together(codes, block_rows)
-        return _Join(codes, order, k, metric, team, block_rows).run()
+        return _Join(codes, order, k, metric, team, block_rows, confidence).run()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,17 +125,60 @@ class _Codes:
         return scales
 
 
-def _encode(blocks: Blocks, metric: Metric, team: Team) -> _Codes:
-    rows = [Rows.of(vectors, what="vectors") for vectors, _ in blocks]
+def _frame(rows: list[Rows], k: int, metric: Metric, recall: float, threads: int) -> tuple[Frame, float]:
+    """Where product space lies, and how far heads are trusted in it."""
     total = sum(part.count for part in rows)
-    dimension, code = (rows[0].dimension, rows[0].code) if rows else (1, 0)
-    sample = _sample(rows, dimension)
-    none = np.empty(0, np.bool_)
+    dimension = rows[0].dimension if rows else 1
+    sample = _strided(rows, dimension)
     centre = np.zeros(dimension, np.float32)
     if metric is not Metric.DOT:
         # Under dot the two sides would need different centres.
-        centre = centre_of(Rows.of(sample, what="vectors"), metric, none)
-    frame = Frame.of(centre, choose_head(sample, sample, centre, metric, batch=total))
+        centre = centre_of(Rows.of(sample, what="vectors"), metric, np.empty(0, np.bool_))
+    if recall < 1 and total >= _LEAST_TO_AIM:
+        found = _aimed(rows, sample, k, metric, centre, recall, threads)
+        if found is not None:
+            return Frame.of(centre, found.rotation), found.confidence
+    return Frame.of(centre, choose_head(sample, sample, centre, metric, batch=total)), 1.0
+
+
+def _aimed(
+    rows: list[Rows],
+    sample: npt.NDArray[Any],
+    k: int,
+    metric: Metric,
+    centre: npt.NDArray[np.float32],
+    recall: float,
+    threads: int,
+) -> Aim | None:
+    from vectorlake.kernels.knn import ExactKnn
+
+    usable = np.flatnonzero(np.isfinite(sample).all(axis=1) & (sample != 0).any(axis=1))
+    count = min(max(_LEAST_ASKED, _NEIGHBOURS_TRIED // k), len(usable))
+    picked = np.sort(np.random.default_rng(len(usable)).choice(usable, count, replace=False))
+    asked = sample[picked]
+    search = ExactKnn(asked, k=k + 1, metric=metric, threads=threads)
+    starts = np.cumsum([0, *(part.count for part in rows)])
+    for part, start in zip(rows, starts, strict=False):
+        search.add(part.array, np.arange(start, start + part.count))
+    found, _, counts = search.result()
+    # The nearest of all is the row itself, or its like.
+    if (counts <= k).any():
+        return None
+    others = found[:, 1:].reshape(-1)
+    part_of = np.searchsorted(starts, others, side="right") - 1
+    neighbours = np.empty((len(others), len(centre)), asked.dtype)
+    for index, part in enumerate(rows):
+        here = part_of == index
+        neighbours[here] = part.array[others[here] - starts[index]]
+    apart = sample[:: max(1, len(sample) // _TRIED)]
+    return aim(apart, asked, neighbours, centre=centre, metric=metric, recall=recall)
+
+
+def _encode(
+    rows: list[Rows], row_ids: list[npt.NDArray[np.int64]], frame: Frame, metric: Metric, team: Team
+) -> _Codes:
+    total = sum(part.count for part in rows)
+    dimension, code = (rows[0].dimension, rows[0].code) if rows else (1, 0)
     width, fine = head_width(frame), fine_width(dimension)
     codes = _Codes(
         rows,
@@ -127,7 +189,7 @@ def _encode(blocks: Blocks, metric: Metric, team: Team) -> _Codes:
         np.empty((total, fine), np.int8),
         np.empty((TERMS, total)),
         np.empty(total, np.int64),
-        np.concatenate([ids for _, ids in blocks]) if blocks else np.empty(0, np.int64),
+        np.concatenate(row_ids) if row_ids else np.empty(0, np.int64),
         np.empty(0, np.int64),
     )
     own = threading.local()
@@ -159,7 +221,7 @@ def _encode(blocks: Blocks, metric: Metric, team: Team) -> _Codes:
     return dataclasses.replace(codes, usable=np.flatnonzero(codes.terms[3] != -np.inf))
 
 
-def _sample(rows: Sequence[Rows], dimension: int) -> npt.NDArray[Any]:
+def _strided(rows: Sequence[Rows], dimension: int) -> npt.NDArray[Any]:
     total = sum(part.count for part in rows)
     step = max(1, total // _SAMPLE)
     if not rows:
@@ -215,6 +277,7 @@ class _Join:
         metric: Metric,
         team: Team,
         block_rows: int,
+        confidence: float,
     ) -> None:
         self.block_rows = block_rows
         self.codes = codes
@@ -237,6 +300,8 @@ class _Join:
         lengths = (codes.terms[2] + codes.terms[1])[order][bounded]
         self.longest = max(float(lengths.max(initial=0.0)), _LEAST_LENGTH)
         self.terms = self._scaled(codes.terms)
+        self.terms[LOST] *= np.float32(confidence)
+        self.terms[BEYOND] *= np.float32(np.sqrt(confidence))
         self.fine_terms = self._scaled(codes.fine_terms)
         self.reaches = np.full(room, FARTHEST, np.float32)
         self.distances = np.full((room, k), np.inf)

@@ -1,4 +1,4 @@
-"""All rows of a table against all: the nearest other rows of each, exactly."""
+"""All rows of a table against all: the nearest other rows of each, exactly or nearly all of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vectorlake.errors import InvalidInputError
 from vectorlake.kernels import Metric
 from vectorlake.kernels.capability import has_avx2
 from vectorlake.schema import Field, FixedListType, is_multivector
-from vectorlake.search.choice import Mode, choose_target, positive
+from vectorlake.search.choice import Effortful, Mode, choose_target, positive
 from vectorlake.search.exact import ExactEngine
 from vectorlake.search.found import Found
 from vectorlake.search.selection import Selection, selected_rows
@@ -41,13 +41,15 @@ def self_join(
     column: str | None = None,
     k: int = 10,
     metric: str | Metric | None = None,
+    target_recall: float | None = None,
     threads: int | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """The k nearest other rows of every row (see `Table.knn_self`), some rows at a time, in the order of the table.
 
     Raises:
-        InvalidInputError: k below 1, an unknown metric, or a column that holds no single vectors.
+        InvalidInputError: k below 1, an unknown metric, a recall that is none, or a column that holds no single vectors.
     """
+    recall = Effortful(target_recall=target_recall).target_recall or 1.0
     depth = min(positive("k", k), max(view.snapshot.num_rows, 1))
     target = choose_target(view.snapshot, column=column, metric=metric, index=None, mode=Mode.EXACT)
     if is_multivector(target.field.type):
@@ -59,7 +61,7 @@ def self_join(
     def batches() -> Iterator[pa.RecordBatch]:
         if target.metric is not Metric.HAMMING and has_avx2() and _fits(view, target.field, depth):
             blocks = blocks_of(selected_rows(view, everything, threads), target.field)
-            yield from _in_blocks(blocks, depth, target.metric, threads)
+            yield from _in_blocks(blocks, depth, target.metric, recall, threads)
             return
         waiting: list[tuple[npt.NDArray[np.generic], npt.NDArray[np.int64]]] = []
         for block in blocks_of(selected_rows(view, everything, threads), target.field):
@@ -93,7 +95,7 @@ def _fits(view: View, field: Field, k: int) -> bool:
 
 
 def _in_blocks(
-    blocks: Iterable[Block], k: int, metric: Metric, threads: int | None
+    blocks: Iterable[Block], k: int, metric: Metric, recall: float, threads: int | None
 ) -> Iterator[pa.RecordBatch]:
     """Each pair of rows is looked at once, for both of them."""
     from vectorlake.kernels.self_knn import nearest_others
@@ -104,7 +106,7 @@ def _in_blocks(
         else (block.vectors[block.valid], block.row_ids[block.valid])
         for block in blocks
     ]
-    nearest = nearest_others(parts, k=k, metric=metric, threads=threads)
+    nearest = nearest_others(parts, k=k, metric=metric, recall=recall, threads=threads)
     for first in range(0, len(nearest.own), BATCH):
         part = slice(first, first + BATCH)
         found = Found(nearest.row_ids[part], nearest.distances[part], nearest.counts[part])

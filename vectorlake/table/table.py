@@ -388,14 +388,18 @@ class Table(IndexApi):
         k: int = 10,
         metric: str | Metric | None = None,
         *,
+        target_recall: float | None = None,
         threads: int | None = None,
     ) -> pa.RecordBatchReader:
-        """The `k` nearest other rows of every row, exactly: a KNN join of the table with itself.
+        """The `k` nearest other rows of every row: a KNN join of the table with itself, exact unless told otherwise.
 
         Args:
             column: the vector column; may be left out if there is one only.
             k: neighbours of a row.
             metric: as for `knn`.
+            target_recall: the share of neighbours that is enough, in (0, 1]; a few are missed then, and the join is quicker.
+                No index is needed. The neighbours of a sample, found exactly, tell how carefully to look. Distances stay
+                exact. Where nothing quicker is known the join is exact.
             threads: as many as the process may run on, by default.
 
         Returns:
@@ -405,12 +409,14 @@ class Table(IndexApi):
             neighbours and are none. Memory is bounded by the results and 2 GiB.
 
         Raises:
-            InvalidInputError: k < 1, an unknown metric, or a column that holds no single vectors.
+            InvalidInputError: k < 1, an unknown metric, a recall out of range, or a column that holds no single vectors.
             NotFoundError: an unknown column.
         """
         from vectorlake.search.self_join import RESULT, self_join
 
-        batches = self_join(self._view, column=column, k=k, metric=metric, threads=threads)
+        batches = self_join(
+            self._view, column=column, k=k, metric=metric, target_recall=target_recall, threads=threads
+        )
         return pa.RecordBatchReader.from_batches(RESULT, batches)
 
     def searcher(
