@@ -124,7 +124,7 @@ def probe_lance(vectors: Any, folder: Path, given: argparse.Namespace, exact: An
             "nprobes": max(1, partitions // 8),
             "refine_factor": 5,
         }
-        found = dataset.to_table(columns=["id"], nearest=nearest).column("id").to_pylist()
+        found = dataset.to_table(columns=["id", "_distance"], nearest=nearest).column("id").to_pylist()
         return [other for other in found if other != row][: given.k]
 
     probe(0)
