@@ -64,7 +64,7 @@ class Nearest:
 
 def bytes_per_row(dimension: int, k: int) -> int:
     """At most how much memory `nearest_others` takes for each row, besides the vectors."""
-    return 4 * dimension + 2 * 16 * k + 200
+    return 5 * dimension + 48 * k + 200
 
 
 def nearest_others(
