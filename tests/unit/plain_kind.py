@@ -33,7 +33,6 @@ class PlainKind:
     name = "plain"
     version = 1
     exhaustive = True
-    row_advantage = 1.0
     metrics = frozenset(Metric)
     elements = frozenset({"float16", "float32", "float64", "int8", "uint8"})
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from vectorlake.errors import InvalidInputError
+from vectorlake.index.calibrate import calibrate
 from vectorlake.index.graph import GraphKind
 from vectorlake.index.protocol import NO_SLOT, Ask, Searcher
 from vectorlake.index.slots import slot_words
@@ -18,7 +19,7 @@ from vectorlake.kernels.distance import address_of
 from vectorlake.kernels.graph import lanes, rotation
 from vectorlake.kernels.graph.record import STEP, Layout
 from vectorlake.kernels.jit import entry
-from vectorlake.testing.index_kinds import Recipe
+from vectorlake.testing.index_kinds import Recipe, RowsInMemory
 
 ROWS, DIMENSION = 5_000, 40
 EFFORT = 64
@@ -94,6 +95,35 @@ def test_recall_under_a_filter(opened: tuple[Metric, Searcher], name: str) -> No
     slots = searcher.search(ask).slots
     assert allowed[slots[slots != NO_SLOT]].all()
     assert recall(searcher, metric, ask, allowed) >= plain - 0.01
+
+
+def test_a_row_that_is_omitted_is_neither_found_nor_a_way_to_others(opened: tuple[Metric, Searcher]) -> None:
+    metric, searcher = opened
+    rows = np.arange(0, ROWS, 25)
+    passed = searcher.search(Ask(VECTORS[rows], 12, 16, omitted=rows)).slots
+    plain = searcher.search(Ask(VECTORS[rows], 12, 16)).slots
+    assert not (passed == rows[:, None]).any()
+    if metric is not Metric.DOT:
+        assert (plain == rows[:, None]).any(axis=1).mean() > 0.95
+    known = pairwise_distances(VECTORS[rows], VECTORS, metric)
+    known[np.arange(len(rows)), rows] = np.inf
+    truth = np.argsort(known, axis=1, kind="stable")[:, :10]
+
+    def found(slots: npt.NDArray[np.int64]) -> float:
+        return float(np.mean([np.isin(right, mine).mean() for right, mine in zip(truth, slots, strict=True)]))
+
+    assert 0.5 < found(passed) < 1
+
+
+def test_calibration_tells_the_recall_of_queries_that_are_no_rows() -> None:
+    made = Recipe(GraphKind(), Metric.L2).make(VECTORS)
+    searcher = made.opened()
+    rng = np.random.default_rng(4)
+    rows = RowsInMemory(VECTORS, np.arange(ROWS))
+    rungs = calibrate(made.kind, made.config, searcher, rows, rng=rng, threads=1)
+    queries = clustered(400, seed=9)
+    for effort, pool, told in rungs[:6]:
+        assert told - 0.02 < recall(searcher, Metric.L2, Ask(queries, pool, effort)) < told + 0.1
 
 
 def test_duplicates_are_all_found() -> None:

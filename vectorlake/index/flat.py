@@ -70,7 +70,6 @@ class FlatKind:
     name = "flat"
     version = 1
     exhaustive = True
-    row_advantage = 1.0
     metrics = frozenset({Metric.L2, Metric.COSINE, Metric.DOT, Metric.HAMMING})
     elements = frozenset({"float16", "float32", "float64", "int8", "uint8"})
 

@@ -303,11 +303,12 @@ class _Building:
         measured = np.full(found.shape, np.inf, np.float32)
         counts = np.zeros((2, len(vertices)), np.int64)
         nothing = np.empty((0, self._layout.dimension), np.float32)
+        nothing_omitted = np.empty(0, np.int64)
         self._team.run(
             lambda a, b: beam.search_beam(
                 self._at[0], self._at[1], len(self._records), roots.ctypes.data, len(roots), 0, METRIC_L2, nothing,
                 vertices, a, b, np.zeros(self._layout.dimension, np.float32), np.zeros((1, self._layout.padded), np.int8),
-                beam.LANES, width, width, 0, 1.0, found, measured, counts[0], counts[1],
+                beam.LANES, width, width, 0, nothing_omitted, 1.0, found, measured, counts[0], counts[1],
             ),
             len(vertices),
             256,

@@ -97,13 +97,14 @@ class GraphSearcher:
         """Search the graph; writes slots, distances, and for each query the vertices visited and the slots that passed."""
         count = len(queries)
         allowed = 0 if ask.allowed is None else ask.allowed.ctypes.data
+        omitted = _NOBODY if ask.omitted is None else ask.omitted
         threads = min(ask.threads, count)
         lanes = beam.LANES if count >= _BATCH * threads else 1
 
         def part(first: int, end: int) -> None:
             beam.search_beam(
-                *self._graph, queries, _NOBODY, first, end, *self._space, lanes, width, ask.pool, allowed, self._factor,
-                found, distances, counts[0], counts[1],
+                *self._graph, queries, _NOBODY, first, end, *self._space, lanes, width, ask.pool, allowed, omitted,
+                self._factor, found, distances, counts[0], counts[1],
             )  # fmt: skip
 
         if threads < 2:

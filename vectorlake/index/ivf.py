@@ -35,7 +35,6 @@ class IvfKind:
     name = "ivf"
     version = 1
     exhaustive = True
-    row_advantage = 1.0
     metrics = frozenset(Metric)
     elements = frozenset({"float16", "float32", "float64", "int8", "uint8"})
 

@@ -119,6 +119,8 @@ class Ask:
         allowed: uint32 [ceil(slots / 32)]; bit i of word w is slot 32 w + i: whether it may be nominated; None for all.
         selectivity: share of the slots that `allowed` lets pass, 1.0 without: a kind may look at more when it is small.
         threads: how many may work.
+        omitted: int64 [n], for each query a slot that is neither nominated nor leads to others, as if its row were not
+            there; a kind in which no row leads to another may ignore it. None for none.
         offsets: int64 [n + 1], for multivectors where each query's tokens begin in `queries` [tokens, d]; else None.
     """
 
@@ -128,6 +130,7 @@ class Ask:
     allowed: npt.NDArray[np.uint32] | None = None
     selectivity: float = 1.0
     threads: int = 1
+    omitted: npt.NDArray[np.int64] | None = None
     offsets: npt.NDArray[np.int64] | None = None
 
 
@@ -180,12 +183,6 @@ class IndexKind(Protocol):
     @property
     def exhaustive(self) -> bool:
         """Whether `largest_effort` looks at every row, so that with a pool as large as the segment nothing is missed."""
-        ...
-
-    @property
-    def row_advantage(self) -> float:
-        """How many times as many neighbours are missed for new queries as for rows of the segment itself: 1 where rows
-        have no advantage, more where what was built knows the neighbours of each row (the edges of a graph)."""
         ...
 
     @property

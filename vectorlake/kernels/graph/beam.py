@@ -206,6 +206,12 @@ def _receive(
 
 
 @inner
+def _guests_of(vector: Any, padded: int) -> Any:
+    """Where the guests of a vertex begin; -1 if it has none."""
+    return carray(pointer_to(vector + padded + 12, np.int32(0)), (1,))[0]
+
+
+@inner
 def _decode(source: Any, rotated: Any) -> Any:
     """Write a stored vector as float32; returns its height."""
     padded = rotated.shape[0]
@@ -244,7 +250,7 @@ def _visit(
     if allows(allowed, slot):
         _offer(best, state, distance, slot)
         state[_ALLOWED] += 1
-    place = carray(pointer_to(vector + padded + 12, np.int32(0)), (1,))[0]
+    place = _guests_of(vector, padded)
     if place >= 0:
         at = address_of(words)
         _receive(records, stride, root, padded, metric, guests + 4 * place, allowed, at, numbers, best, state)
@@ -277,7 +283,8 @@ def _forget(trail: Any, visits: Any, seen: Any) -> None:
 
 @entry(
     "void(int64, int64, int64, int64, int64, int64, int64, float32[:, ::1], int64[::1], int64, int64, float32[::1], "
-    "int8[:, ::1], int64, int64, int64, int64, float64, int64[:, ::1], float32[:, ::1], int64[::1], int64[::1])"
+    "int8[:, ::1], int64, int64, int64, int64, int64[::1], float64, int64[:, ::1], float32[:, ::1], int64[::1], "
+    "int64[::1])"
 )
 def search_beam(
     records: int,
@@ -297,6 +304,7 @@ def search_beam(
     width: int,
     pool: int,
     allowed: int,
+    omitted: Any,
     factor: float,
     found_slots: Any,
     found_distances: Any,
@@ -322,6 +330,8 @@ def search_beam(
         width: of the beam: how many of the nearest by estimate are kept and visited.
         pool: how many of those measured are returned, at least 1.
         allowed: address of the filter's words, or 0.
+        omitted: int64 [n], for each query a slot that is taken for met before the search begins, unless it has
+            guests; empty for none.
         factor: what distances are multiplied by at last.
         found_slots: int64 [n, pool], -1 where none; written.
         found_distances: float32 [n, pool], infinity where none; written.
@@ -380,6 +390,10 @@ def search_beam(
                 fill_table(rotated, table, word, number)
                 state[:] = 0
                 state[_QUERY] = query
+                if omitted.shape[0] > 0 and _guests_of(records + omitted[query] * stride + root, padded) < 0:
+                    mark[omitted[query] >> 5] |= np.uint32(1) << np.uint32(omitted[query] & 31)
+                    past[0] = omitted[query]
+                    state[_MET] = 1
                 base = np.float32(0) if metric == METRIC_DOT else number[SQUARE]
                 for block in range(root_blocks):
                     at = roots + block * root

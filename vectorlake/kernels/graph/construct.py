@@ -11,6 +11,7 @@ from vectorlake.kernels.distance import METRIC_DOT, address_of, pointer_to
 from vectorlake.kernels.graph.lanes import positive_bits, product, products_of_four
 from vectorlake.kernels.graph.record import DEGREE, UNUSABLE
 from vectorlake.kernels.jit import entry, inner, relaxed
+from vectorlake.kernels.microkernel import prefetch
 
 _TWO = np.float32(2)
 GROUP: Final = 4
@@ -169,6 +170,16 @@ def _add(ids: Any, distances: Any, count: int, slot: int, distance: Any) -> int:
 
 
 @inner
+def _fetch(records: int, stride: int, padded: int, ids: Any, count: int) -> None:
+    """Ask for the stored vectors of `count` slots, so that they come all at once and not one by one."""
+    root = 4 * padded + 12 * DEGREE
+    for i in range(count):
+        vector = records + ids[i] * stride + root
+        for offset in range(0, padded + 12, 64):
+            prefetch(vector + offset)
+
+
+@inner
 def _select(
     records: int,
     stride: int,
@@ -271,6 +282,7 @@ def prune_found(
         nearest[:] = np.inf
         tested[:] = 0
         taken[:] = False
+        _fetch(records, stride, padded, ids, count)
         strong = _select(
             records,
             stride,
@@ -388,6 +400,7 @@ def link(
         tested[:] = 0
         taken[:] = False
         linked[vertex] = -1
+        _fetch(records, stride, padded, ids, count)
         total = _select(
             records,
             stride,
