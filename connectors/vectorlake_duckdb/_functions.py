@@ -160,7 +160,7 @@ def _search(table: Table, queries: pa.Array, *values: Any) -> pa.ListArray:
     }
     valid = np.flatnonzero(queries.is_valid().to_numpy(zero_copy_only=False))
     counts = np.zeros(len(queries), np.int64)
-    found = table.knn(query_matrix(queries), **options)
+    found = table.knn(query_vectors(queries), **options)
     matched = found["query"].to_numpy()
     counts[valid] = np.bincount(matched, minlength=len(valid))
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
@@ -170,8 +170,10 @@ def _search(table: Table, queries: pa.Array, *values: Any) -> pa.ListArray:
     )
 
 
-def query_matrix(queries: pa.Array) -> np.ndarray:
-    """The vectors [queries that are not null, dimension] of a DuckDB array or list column of numbers.
+def query_vectors(queries: pa.Array) -> np.ndarray | pa.Array:
+    """The queries that are not null: vectors [queries, dimension] of a DuckDB array or list column of numbers.
+
+    Lists of lists are multivectors, and left as they are.
 
     Raises:
         InvalidInputError: no numbers, lists of several lengths, or NULL inside a vector.
@@ -186,6 +188,8 @@ def query_matrix(queries: pa.Array) -> np.ndarray:
         )
     dense = queries.drop_null()
     flat = dense.flatten()
+    if t.is_list(flat.type) or t.is_fixed_size_list(flat.type):
+        return dense
     if t.is_decimal(flat.type) or t.is_null(flat.type):
         flat = flat.cast(pa.float64())
     if not (t.is_integer(flat.type) or t.is_floating(flat.type)):

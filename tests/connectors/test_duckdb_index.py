@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import vectorlake_duckdb
 
@@ -78,3 +79,18 @@ def test_refusals_are_those_of_python(con: duckdb.DuckDBPyConnection) -> None:
     ):
         with pytest.raises(duckdb.Error, match=message):
             con.execute(f"SELECT * FROM knn('ns.items', {vector}, {sql})").fetchall()
+
+
+@pytest.mark.parametrize("kind", ["FLOAT[][]", "FLOAT[2][]", "DOUBLE[][]"])
+def test_a_multivector_is_asked_for_as_a_list_of_lists(kind: str) -> None:
+    lake = vl.connect("memory://")
+    documents = [[[1.0, 0.0], [0.0, 1.0]], [[1.0, 1.0]], [[-1.0, 0.0], [0.0, -1.0]]]
+    tokens = pa.array(documents, vl.multivector(2))
+    texts = lake.create_table("texts", {"name": ["a", "b", "c"], "tokens": tokens})
+    con = duckdb.connect()
+    vectorlake_duckdb.attach(con, lake, name="lake")
+    found = con.execute(
+        f"SELECT row_id, distance FROM knn('texts', [[-1, 0.5], [0, -2]]::{kind}, 2, col := 'tokens')"
+    ).fetchall()
+    wanted = texts.knn(np.array([[-1, 0.5], [0, -2]], "f4"), "tokens", 2)
+    assert found == list(zip(wanted["row_id"].to_pylist(), wanted["distance"].to_pylist(), strict=True))
