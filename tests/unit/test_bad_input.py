@@ -345,3 +345,14 @@ def test_s3_that_refuses_is_named(s3: S3Server) -> None:
     )
     with pytest.raises(vl.StorageError, match=r"(?i)denied|key|permission|signature"):
         wrong.create_table("t", SCHEMA)
+
+
+def test_null_vectors_alone_are_taken_as_lists_without_a_single_number(lake: vl.Lake) -> None:
+    """pyarrow's cast crashes the process where a stream brings no buffer for the numbers, as Spark's does."""
+    table = lake.create_table("nulls", SCHEMA)
+    batch = pa.record_batch({"id": [1, 2], "vec": pa.array([None, None], pa.list_(pa.float32()))})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as stream:
+        stream.write_batch(batch)
+    table.append(pa.ipc.open_stream(sink.getvalue()))
+    assert table.to_arrow()["vec"].to_pylist() == [None, None]
