@@ -12,7 +12,7 @@ import ray
 from ray.data import Dataset
 
 from vectorlake import ConflictError, InvalidInputError, Snapshot, Table
-from vectorlake.extend import ROW_ID, ColumnWork
+from vectorlake.extend import ROW_ID, ColumnWork, RowRange, Split, TableRef
 from vectorlake_ray._cluster import cluster
 from vectorlake_ray._read import TableLike, check_shared, found, pinned
 from vectorlake_ray._types import stored_table
@@ -138,15 +138,16 @@ def write_column(
     handle.transaction()
     kept = () if type is not None else (name,)
     work = ColumnWork(read_from.ref, name, type, (ROW_ID, *kept), rows="all")
-    fragments = _fragment_spans(read_from, [fragment for fragment, _ in work.fragments()])
+    fragments = work.fragments()
     values = ds.map_batches(_values_of(name), batch_format="pyarrow")
     values.context.raise_original_map_exception = True
     blocks = run_plainly(values.to_arrow_refs)
-    span, part = ray.remote(_block_span), ray.remote(_part)
-    spans = run_plainly(lambda: ray.get([span.remote(block) for block in blocks]))
+    block_span, fragment_span, part = ray.remote(_block_span), ray.remote(_fragment_span), ray.remote(_part)
+    held = run_plainly(lambda: ray.get([block_span.remote(block) for block in blocks]))
+    wanted = run_plainly(lambda: ray.get([fragment_span.remote(work.table, *one) for one in fragments]))
     tasks = []
-    for fragment, ids in fragments.items():
-        here = [block for block, known in zip(blocks, spans, strict=True) if known and _overlap(known, ids)]
+    for (fragment, _), ids in zip(fragments, wanted, strict=True):
+        here = [block for block, span in zip(blocks, held, strict=True) if _overlap(span, ids)]
         if here:
             tasks.append(part.remote(work, fragment, name, *here))
     parts = [done for done in run_plainly(lambda: ray.get(tasks)) if done is not None]
@@ -268,20 +269,14 @@ def _block_span(block: pa.Table) -> tuple[int, int] | None:
     return ends["min"].as_py(), ends["max"].as_py()
 
 
-def _fragment_spans(table: Table, fragments: Sequence[int]) -> dict[int, tuple[int, int] | None]:
-    """The least and the greatest row id of fragments; None where files hold them, which are not opened for this."""
-    known = table.fragments().select(["fragment_id", "first_row_id", "rows"]).to_pylist()
-    spans = {
-        row["fragment_id"]: None
-        if row["first_row_id"] is None
-        else (row["first_row_id"], row["first_row_id"] + row["rows"] - 1)
-        for row in known
-    }
-    return {fragment: spans[fragment] for fragment in fragments}
+def _fragment_span(table: TableRef, fragment: int, rows: int) -> tuple[int, int] | None:
+    """The least and the greatest row id of a fragment: of those that moved, files hold them; on a worker."""
+    split = Split(table, (ROW_ID,), None, (RowRange(fragment, 0, rows),))
+    return _block_span(split.scan().to_arrow())
 
 
-def _overlap(one: tuple[int, int], other: tuple[int, int] | None) -> bool:
-    return other is None or (one[0] <= other[1] and other[0] <= one[1])
+def _overlap(one: tuple[int, int] | None, other: tuple[int, int] | None) -> bool:
+    return one is not None and other is not None and one[0] <= other[1] and other[0] <= one[1]
 
 
 def _part(work: ColumnWork, fragment: int, name: str, *blocks: pa.Table) -> bytes | None:

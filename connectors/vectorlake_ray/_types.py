@@ -21,6 +21,7 @@ def stored_array(array: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArra
         return pa.chunked_array(chunks, type=None if chunks else stored_type(array.type))
     if not isinstance(array.type, pa.BaseExtensionType):
         return array
+    _check_no_objects(array.type)
     if not is_tensor(array.type):
         return array.storage
     if pa.types.is_struct(array.type.storage_type):
@@ -28,6 +29,14 @@ def stored_array(array: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArra
     shape, storage = tuple(array.type.shape), array.storage
     flat = storage.flatten()
     return _masked(_vectors(flat, shape, len(storage) - storage.null_count), storage)
+
+
+def _check_no_objects(kind: pa.BaseExtensionType) -> None:
+    if kind.extension_name.startswith("ray.") and not is_tensor(kind):
+        raise InvalidInputError(
+            "a column holds Python objects, which Ray pickles: numpy batches with nulls among vectors, for example; use "
+            "batch_format='pyarrow' and return Arrow columns"
+        )
 
 
 def is_tensor(kind: pa.DataType) -> bool:
@@ -43,6 +52,7 @@ def stored_type(kind: pa.DataType) -> pa.DataType:
     """
     if not isinstance(kind, pa.BaseExtensionType):
         return kind
+    _check_no_objects(kind)
     if not is_tensor(kind):
         return kind.storage_type
     storage = kind.storage_type

@@ -121,7 +121,7 @@ class TableDatasink(Datasink[bytes | None]):
         """On the driver, after the last task."""
         assert self.table is not None
         kept = [part for part in write_result.write_returns if part is not None]
-        known = ray.get(self._register.close.remote())
+        known = self._closed()
         self._committing = True
         commit_staged(self.table, [StagedRows.from_bytes(part) for part in kept], mode=StageMode(self._mode))
         # Of a task that Ray ran again, only the last run's result counts.
@@ -129,8 +129,15 @@ class TableDatasink(Datasink[bytes | None]):
 
     def on_write_failed(self, error: Exception) -> None:
         """On the driver, after an error: what tasks have staged is removed."""
-        if self._register is not None and not self._committing:
-            self._discard(ray.get(self._register.close.remote()))
+        if not self._committing:
+            self._discard(self._closed())
+
+    def _closed(self) -> list[bytes]:
+        """What was staged. Without a single block Ray starts no write, and there is no register."""
+        if self._register is None:
+            return []
+        staged: list[bytes] = ray.get(self._register.close.remote())
+        return staged
 
     def _discard(self, parts: Sequence[bytes]) -> None:
         assert self.table is not None
