@@ -86,6 +86,22 @@ def _compact(lake: vl.Lake, **how: Any) -> Any:
     return vectorlake_jobs.compact(lake.table("items").at(_first(lake)), target_rows=45, **how)
 
 
+def _cluster(lake: vl.Lake, **how: Any) -> Any:
+    table = lake.table("items").at(_first(lake))
+    return vectorlake_jobs.cluster(
+        table, k=4, iterations=2, tolerance=0, model="four", lake=lake, task_rows=80, **how
+    )
+
+
+def _reduce(lake: vl.Lake, **how: Any) -> Any:
+    return vectorlake_jobs.reduce(lake.table("items").at(_first(lake)), dimensions=3, task_rows=80, **how)
+
+
+def _dedup(lake: vl.Lake, **how: Any) -> Any:
+    table = lake.table("items").at(_first(lake))
+    return vectorlake_jobs.dedup(table, max_distance=0.2, into="distinct", lake=lake, task_rows=60, **how)
+
+
 def _first(lake: vl.Lake) -> int:
     """The version that `make_lake` has left: a job may have committed since."""
     operations = [snapshot for snapshot in lake.table("items").history() if "job" not in snapshot.summary]
@@ -113,6 +129,9 @@ CASES = {
     "backfill": Case(_backfill, "items", _rows),
     "build-index": Case(_build, "items", _index("fresh")),
     "update-index": Case(_update, "items", _index("old")),
+    "cluster": Case(_cluster, "items", lambda lake: (_rows(lake), lake.table("four").to_arrow().to_pydict())),
+    "reduce": Case(_reduce, "items", _rows),
+    "dedup": Case(_dedup, "distinct", lambda lake: lake.table("distinct").to_arrow().to_pydict()),
     "compact": Case(_compact, "items", lambda lake: (_rows(lake), len(lake.table("items").fragments()))),
 }
 
