@@ -47,11 +47,12 @@ def cluster(
 ) -> None:
     """The cluster of each row, by k-means over all of them."""
     opened = session.lake(lake)
+    items = opened.table(table)
     module = jobs_module()
     options.run(
         session,
         lambda **how: module.cluster(
-            opened.table(table),
+            items,
             k=k,
             column=column,
             as_column=as_column,
@@ -84,11 +85,12 @@ def reduce(
 ) -> None:
     """A shorter vector for each row: PCA, random projection, truncation, or UMAP for plots."""
     opened = session.lake(lake)
+    items = opened.table(table)
     module = jobs_module()
     options.run(
         session,
         lambda **how: module.reduce(
-            opened.table(table),
+            items,
             dimensions=dimensions,
             method=method,
             column=column,
@@ -120,12 +122,13 @@ def apply_model(
 ) -> None:
     """A column filled by a model that cluster or reduce kept, for rows that came later."""
     opened = session.lake(lake)
+    items, kept = opened.table(table), opened.table(model)
     module = jobs_module()
     options.run(
         session,
         lambda **how: module.apply_model(
-            opened.table(table),
-            opened.table(model),
+            items,
+            kept,
             as_column=as_column,
             column=column,
             rows="all" if everything else "missing",
@@ -162,11 +165,12 @@ def dedup(
 ) -> None:
     """Groups of duplicate rows, by near vectors, similar texts or equal keys."""
     opened = session.lake(lake)
+    items = opened.table(table)
     module = jobs_module()
     options.run(
         session,
         lambda **how: module.dedup(
-            opened.table(table),
+            items,
             by=by,
             column=column,
             keys=parse_names(keys) or (),
