@@ -107,8 +107,12 @@ class TableDatasink(Datasink[bytes | None]):
             return None
         table = self._ref.open()
         staged = stage_rows(table, rows)
-        if not self._noted(staged):
-            discard_staged(table, [staged])
+        noted = False
+        try:
+            noted = self._noted(staged)
+        finally:  # Ray may cancel the task just here
+            if not noted:
+                discard_staged(table, [staged])
         return staged.to_bytes()
 
     def _noted(self, staged: StagedRows) -> bool:

@@ -62,8 +62,9 @@ def conditions(literals: Mapping[str, Sequence[str]]) -> st.SearchStrategy[str]:
 
     def atom(column: str) -> st.SearchStrategy[str]:
         literal = st.sampled_from(literals[column])
+        # In brackets, since DataFusion's parser takes what follows DISTINCT FROM as far as it can.
         compared = st.builds(
-            lambda op, value: f"{column} {op} {value}", st.sampled_from(COMPARISONS), literal
+            lambda op, value: f"({column} {op} {value})", st.sampled_from(COMPARISONS), literal
         )
         member = st.builds(
             lambda no, values: f"{column} {no}IN ({', '.join(values)})",

@@ -162,3 +162,13 @@ EMPTY: list[Callable[[pa.Schema], pa.Array]] = [
 @pytest.mark.parametrize("evaluate", EMPTY)
 def test_no_rows(evaluate: Callable[[pa.Schema], pa.Array]) -> None:
     assert evaluate(BATCH.schema).equals(pa.array([], pa.string()))
+
+
+@pytest.mark.parametrize(("constant", "rows"), [(True, 3), (False, 0), (None, 0)])
+def test_a_constant_is_a_filter_of_all_rows(constant: bool | None, rows: int) -> None:
+    import vectorlake as vl
+
+    table = vl.connect("memory://").create_table("items", {"id": [1, 2, None]})
+    scalar = pa.scalar(constant, pa.bool_())
+    for pushed in (scalar, pc.scalar(scalar)):
+        assert table.to_dataset().to_table(filter=pushed).num_rows == rows

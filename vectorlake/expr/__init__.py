@@ -38,7 +38,7 @@ def bind(
 ) -> Expr | None:
     """A filter in any of its forms, bound to a schema; None, which is no filter, stays None.
 
-    A pyarrow expression is taken as `semantics` say; SQL text has its own.
+    A pyarrow expression, or a constant for all rows, is taken as `semantics` say; SQL text has its own.
 
     Raises InvalidInputError when it is no valid condition on the columns of the schema.
     """
@@ -46,8 +46,10 @@ def bind(
         return filter
     if isinstance(filter, str):
         return parse_filter(filter, schema)
-    if isinstance(filter, pc.Expression):
-        expression = from_pyarrow(filter, schema, semantics)
+    # DataFusion makes a scalar of a condition that is the same for all rows.
+    pushed = pc.scalar(filter) if isinstance(filter, pa.BooleanScalar) else filter
+    if isinstance(pushed, pc.Expression):
+        expression = from_pyarrow(pushed, schema, semantics)
         if not pa.types.is_boolean(expression.type):
             raise InvalidInputError(
                 f"a filter must be true or false (bool), but {filter} is {expression.type}"
