@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
 import pyarrow as pa
 
 from vectorlake.ids import NewId, random_id
@@ -13,7 +12,7 @@ from vectorlake.lake.lake import Lake
 from vectorlake.plan.layout import check_properties
 from vectorlake.schema import schema_from_arrow
 from vectorlake.table.ingest import as_reader, conforming
-from vectorlake.table.staging import StagedRows, encode_fragments
+from vectorlake.table.staging import StagedRows
 from vectorlake.table.table import Table
 from vectorlake.table.writer import write_fragments
 
@@ -42,12 +41,7 @@ def stage_new(
         properties=check_properties(properties or {}),
         new_id=new_id,
     )
-    numbered = [msgspec.structs.replace(fragment, id=index) for index, fragment in enumerate(fragments)]
-    return StagedRows(
-        encode_fragments(numbered),
-        rows=sum(fragment.row_count for fragment in fragments),
-        nbytes=sum(file.size for fragment in fragments for file in fragment.files),
-    )
+    return StagedRows.of(fragments)
 
 
 def create_staged(

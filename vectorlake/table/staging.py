@@ -83,6 +83,17 @@ class StagedRows:
     nbytes: int
     columns: tuple[int, ...] = ()
 
+    @classmethod
+    def of(cls, fragments: Sequence[Fragment], *, columns: tuple[int, ...] = ()) -> StagedRows:
+        """What was written as these fragments, numbered so that their order stays."""
+        numbered = [msgspec.structs.replace(fragment, id=index) for index, fragment in enumerate(fragments)]
+        return cls(
+            encode_fragments(numbered),
+            rows=sum(fragment.row_count for fragment in fragments),
+            nbytes=sum(file.size for fragment in fragments for file in fragment.files),
+            columns=columns,
+        )
+
     def fragments(self) -> list[Fragment]:
         """The fragments, without ids."""
         return decode_fragments(self.content)
@@ -150,13 +161,8 @@ def stage_rows(table: Table, data: object) -> StagedRows:
     reader = as_reader(data)
     names = frozenset(reader.schema.names)
     fragments, _ = write_rows(view, reader, new_id=view.files.context.new_id)
-    numbered = [msgspec.structs.replace(fragment, id=index) for index, fragment in enumerate(fragments)]
-    return StagedRows(
-        encode_fragments(numbered),
-        rows=sum(fragment.row_count for fragment in fragments),
-        nbytes=sum(file.size for fragment in fragments for file in fragment.files),
-        columns=tuple(field.id for field in view.snapshot.schema.fields if field.name in names),
-    )
+    given = tuple(field.id for field in view.snapshot.schema.fields if field.name in names)
+    return StagedRows.of(fragments, columns=given)
 
 
 def commit_staged(
