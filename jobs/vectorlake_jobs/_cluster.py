@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Unpack
 
 import numpy as np
+import numpy.typing as npt
 
 import vectorlake as vl
 from vectorlake.errors import InvalidInputError
@@ -90,14 +91,15 @@ class Cluster(FitColumn):
     def fitted(self, done: Done) -> Model | Stage:
         turn = len(done.stages) - 1  # passes done
         if turn == 0:
-            before, centroids, moved = None, self._start(self._given(samples_of(done, SAMPLE))), np.inf
+            centroids, moved = self._start(self._given(samples_of(done, SAMPLE))), np.inf
+            seen = np.zeros(self.k)
         else:
             stage = done.stages[-1].stage
             before = load(done.scratch, stage.shared["centroids"])["centroids"]
-            centroids, moved = self._moved(before, done, stage)
+            centroids, moved, seen = self._moved(before, done, stage)
         if turn >= self.iterations or moved <= self.tolerance:
             return self._ended(centroids)
-        return self._pass(turn, centroids, done)
+        return self._pass(turn, centroids, seen, done)
 
     def report(self, done: Done) -> Mapping[str, Any]:
         passes = done.stages[-2].stage.name
@@ -119,7 +121,10 @@ class Cluster(FitColumn):
         warm = KMeans(self.k, n_init=1, max_iter=_WARM_UP, random_state=self.seed).fit(sample)
         return np.asarray(warm.cluster_centers_, np.float32)
 
-    def _moved(self, before: Matrix, done: Done, stage: Stage) -> tuple[Matrix, float]:
+    def _moved(
+        self, before: Matrix, done: Done, stage: Stage
+    ) -> tuple[Matrix, float, npt.NDArray[np.float64]]:
+        """The centroids after a pass, how far the farthest went, and the rows that each has seen so far."""
         total = added_up(done, stage.name)
         counts, sums = total["counts"], total["sums"]
         seen = np.array(stage.shared["seen"]) + counts
@@ -133,19 +138,15 @@ class Cluster(FitColumn):
             after = unit(after.astype(np.float32)).astype(np.float64)
         spread = float(total["inertia"]) / max(float(counts.sum()), 1)
         farthest = float(((after - before) ** 2).sum(axis=1).max())
-        return after.astype(np.float32), farthest / spread if spread else 0.0
+        return after.astype(np.float32), farthest / spread if spread else 0.0, seen
 
-    def _pass(self, turn: int, centroids: Matrix, done: Done) -> Stage:
+    def _pass(self, turn: int, centroids: Matrix, seen: npt.NDArray[np.float64], done: Done) -> Stage:
         table = pinned(self.table, done.sources["table"]).open()
         tasks = split_tasks(table.scan([self.column]).splits(self.task_rows))
         if self.batch_share < 1:
             rng = np.random.default_rng([self.seed, turn, 7])
             wanted = max(1, round(self.batch_share * len(tasks)))
             tasks = tuple(tasks[i] for i in np.sort(rng.choice(len(tasks), wanted, replace=False)))
-        seen = np.zeros(self.k)
-        if turn and self.batch_share < 1:
-            last = done.stages[-1].stage
-            seen = np.array(last.shared["seen"]) + added_up(done, last.name)["counts"]
         path = save(done.scratch, f"centroids-{turn}.npz", centroids=centroids)
         return Stage(f"pass-{turn}", tasks, {"centroids": path, "seen": seen.tolist()})
 
