@@ -16,6 +16,7 @@ class DataFusion:
     name = "datafusion"
     needs = ("datafusion",)
     lacks: ClassVar = {
+        Capability.ORDER: "a filter that DataFusion applies itself runs on batches dealt out between cores",
         Capability.SQL_WRITE: "INSERT is not offered to Python catalogs: vectorlake_datafusion.write, or CREATE TABLE AS",
     }
     unheld: ClassVar[dict[str, str]] = {}
