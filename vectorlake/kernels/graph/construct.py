@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numba import carray  # type: ignore[attr-defined]
@@ -11,7 +11,6 @@ from vectorlake.kernels.distance import METRIC_DOT, address_of, pointer_to
 from vectorlake.kernels.graph.lanes import positive_bits, product, products_of_four
 from vectorlake.kernels.graph.record import DEGREE, UNUSABLE
 from vectorlake.kernels.jit import entry, inner, relaxed
-from vectorlake.kernels.microkernel import prefetch
 
 _TWO = np.float32(2)
 GROUP: Final = 4
@@ -169,31 +168,46 @@ def _add(ids: Any, distances: Any, count: int, slot: int, distance: Any) -> int:
     return count + 1
 
 
+class _Candidates(NamedTuple):
+    """Who may become a neighbour of one vertex, and what `_select` knows of each.
+
+    Attributes:
+        ids, distances: sorted by distance from the vertex.
+        nearest: float32, how near the nearest kept is that a candidate was compared with; infinity at first.
+        tested: int32, how many of those kept it was compared with.
+        taken: bool, whether it was kept.
+    """
+
+    ids: Any
+    distances: Any
+    nearest: Any
+    tested: Any
+    taken: Any
+
+
 @inner
-def _fetch(records: int, stride: int, padded: int, ids: Any, count: int) -> None:
-    """Ask for the stored vectors of `count` slots, so that they come all at once and not one by one."""
-    root = 4 * padded + 12 * DEGREE
-    for i in range(count):
-        vector = records + ids[i] * stride + root
-        for offset in range(0, padded + 12, 64):
-            prefetch(vector + offset)
+def _candidates(room: int) -> Any:
+    """Room for candidates."""
+    return _Candidates(
+        np.empty(room, np.int32),
+        np.empty(room, np.float32),
+        np.empty(room, np.float32),
+        np.empty(room, np.int32),
+        np.empty(room, np.bool_),
+    )
+
+
+@inner
+def _forget(candidates: Any) -> None:
+    """Make as if none had been compared or kept."""
+    candidates.nearest[:] = np.inf
+    candidates.tested[:] = 0
+    candidates.taken[:] = False
 
 
 @inner
 def _select(
-    records: int,
-    stride: int,
-    padded: int,
-    ids: Any,
-    distances: Any,
-    count: int,
-    slack: Any,
-    nearest: Any,
-    tested: Any,
-    taken: Any,
-    kept: Any,
-    kept_distances: Any,
-    found: int,
+    store: Any, candidates: Any, count: int, slack: Any, kept: Any, kept_distances: Any, found: int
 ) -> int:
     """Keep candidates, nearest first, unless one that is kept is nearer to them, times the slack, than the vertex is.
 
@@ -201,15 +215,15 @@ def _select(
     growing slack, no pair is measured twice: who doesn't cover a candidate will not later.
 
     Args:
-        ids, distances: `count` candidates, sorted by distance.
-        nearest: float32, how near the nearest kept is that a candidate was compared with; infinity at first.
-        tested: int32, how many of those kept it was compared with.
-        taken: bool, whether it was kept.
+        store: address of the records, bytes of each and of its vector.
+        candidates: of which the first `count` count.
         kept, kept_distances: those kept, of which there are `found`.
 
     Returns:
         how many are kept.
     """
+    records, stride, padded = store
+    ids, distances, nearest, tested, taken = candidates
     for i in range(count):
         if found == kept.shape[0]:
             break
@@ -263,11 +277,9 @@ def prune_found(
         kept: int32 [slots, degree], written.
     """
     room = found.shape[1] + near.shape[1]
-    ids = np.empty(room, np.int32)
-    distances = np.empty(room, np.float32)
-    nearest = np.empty(room, np.float32)
-    tested = np.empty(room, np.int32)
-    taken = np.empty(room, np.bool_)
+    candidates = _candidates(room)
+    ids, distances = candidates.ids, candidates.distances
+    store = (records, stride, padded)
     both = np.empty(kept.shape[1] + near.shape[1], np.int32)
     both_distances = np.empty(both.shape[0], np.float32)
     for i in range(first, end):
@@ -279,25 +291,8 @@ def prune_found(
         for j in range(near.shape[1]):
             if near[vertex, j] >= 0:
                 count = _add(ids, distances, count, near[vertex, j], near_distances[vertex, j])
-        nearest[:] = np.inf
-        tested[:] = 0
-        taken[:] = False
-        _fetch(records, stride, padded, ids, count)
-        strong = _select(
-            records,
-            stride,
-            padded,
-            ids,
-            distances,
-            count,
-            slacks[0],
-            nearest,
-            tested,
-            taken,
-            both[: kept.shape[1]],
-            both_distances,
-            0,
-        )
+        _forget(candidates)
+        strong = _select(store, candidates, count, slacks[0], both[: kept.shape[1]], both_distances, 0)
         kept[vertex] = -1
         kept_distances[vertex] = np.inf
         for j in range(strong):
@@ -306,19 +301,7 @@ def prune_found(
         total = strong
         for step in range(1, slacks.shape[0]):
             total = _select(
-                records,
-                stride,
-                padded,
-                ids,
-                distances,
-                count,
-                slacks[step],
-                nearest,
-                tested,
-                taken,
-                both[: strong + near.shape[1]],
-                both_distances,
-                total,
+                store, candidates, count, slacks[step], both[: strong + near.shape[1]], both_distances, total
             )
         near[vertex] = -1
         near_distances[vertex] = np.inf
@@ -381,11 +364,9 @@ def link(
 ) -> None:
     """Choose the final edges of vertices[first:end] among those kept and those that point at them."""
     room = kept.shape[1] + back.shape[1] + near.shape[1]
-    ids = np.empty(room, np.int32)
-    distances = np.empty(room, np.float32)
-    nearest = np.empty(room, np.float32)
-    tested = np.empty(room, np.int32)
-    taken = np.empty(room, np.bool_)
+    candidates = _candidates(room)
+    ids, distances = candidates.ids, candidates.distances
+    store = (records, stride, padded)
     unused = np.empty(linked.shape[1], np.float32)
     for i in range(first, end):
         vertex = vertices[i]
@@ -396,30 +377,13 @@ def link(
         for j in range(back.shape[1]):
             if back[vertex - base, j] >= 0:
                 count = _add(ids, distances, count, back[vertex - base, j], back_distances[vertex - base, j])
-        nearest[:] = np.inf
-        tested[:] = 0
-        taken[:] = False
+        _forget(candidates)
         linked[vertex] = -1
-        _fetch(records, stride, padded, ids, count)
-        total = _select(
-            records,
-            stride,
-            padded,
-            ids,
-            distances,
-            count,
-            slacks[0],
-            nearest,
-            tested,
-            taken,
-            linked[vertex],
-            unused,
-            0,
-        )
+        total = _select(store, candidates, count, slacks[0], linked[vertex], unused, 0)
         # What the rule left out, and what it left out before, take the places that are left.
         more = 0
         for j in range(count):
-            if not taken[j]:
+            if not candidates.taken[j]:
                 ids[more] = ids[j]
                 distances[more] = distances[j]
                 more += 1
@@ -431,25 +395,9 @@ def link(
                     known |= linked[vertex, e] == near[vertex, j]
                 if not known:
                     count = _add(ids, distances, count, near[vertex, j], near_distances[vertex, j])
-        nearest[:] = np.inf
-        tested[:] = 0
-        taken[:] = False
+        _forget(candidates)
         for step in range(1, slacks.shape[0]):
-            total = _select(
-                records,
-                stride,
-                padded,
-                ids,
-                distances,
-                count,
-                slacks[step],
-                nearest,
-                tested,
-                taken,
-                linked[vertex],
-                unused,
-                total,
-            )
+            total = _select(store, candidates, count, slacks[step], linked[vertex], unused, total)
 
 
 @entry("int64(int32[:, ::1], int32[::1], bool_[::1])")
