@@ -14,8 +14,7 @@ from vectorlake.plan.index_changes import (
     Shape,
     index_named,
 )
-from vectorlake.table.commit import Build
-from vectorlake.table.context import Context
+from vectorlake.table.handle import Handle
 from vectorlake.table.view import View
 from vectorlake.tracing import traced
 
@@ -26,28 +25,8 @@ if TYPE_CHECKING:
 _MEMORY = 1 << 30
 
 
-class IndexApi:
+class IndexApi(Handle):
     """What `Table` can do with indexes."""
-
-    _context: Context
-
-    if TYPE_CHECKING:
-
-        @property
-        def uri(self) -> str: ...
-
-        @property
-        def version(self) -> int: ...
-
-        @property
-        def snapshot(self) -> Snapshot: ...
-
-        @property
-        def view(self) -> View: ...
-
-        def _commit(self, build: Build) -> Snapshot: ...
-
-        def _check_writable(self) -> None: ...
 
     def _index_view(self) -> View:
         """The snapshot from which indexes are built: its row ids must be final."""
