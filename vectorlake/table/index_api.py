@@ -164,7 +164,7 @@ class IndexApi(Handle):
         Raises:
             NotFoundError: no such index.
         """
-        from vectorlake.table.indexing import drop_index
+        from vectorlake.table.index_commit import drop_index
 
         self._check_writable()
         return self._commit(drop_index(name, self.snapshot))

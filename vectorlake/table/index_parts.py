@@ -18,11 +18,12 @@ from vectorlake.metadata.snapshot import Snapshot
 from vectorlake.plan.index_changes import OptimizePlan, Shape, index_named, new_name
 from vectorlake.table.coverage import column_of, config_of, coverage, open_file
 from vectorlake.table.index_build import encoded, train, write_model, write_segment
+from vectorlake.table.index_commit import commit_built, commit_optimized
 from vectorlake.table.index_source import ColumnVectors, Rows
-from vectorlake.table.indexing import Indexing, Settings, index_column, plans, readable_kind
+from vectorlake.table.indexable import index_column, readable_kind
+from vectorlake.table.indexing import Indexing, Settings, plans
 from vectorlake.table.ref import TableRef
 from vectorlake.table.scan import RowRange
-from vectorlake.table.view import View
 
 if TYPE_CHECKING:
     from vectorlake.table.table import Table
@@ -63,7 +64,7 @@ class IndexWork:
         snapshot = work.view.snapshot
         chosen = index_column(snapshot, column)
         named = new_name(snapshot, name, chosen.name, kind)
-        return _json(work._settled(named, chosen, kind_named(kind), Metric.parse(metric), dict(options)))
+        return _json(work.settled(named, chosen, kind_named(kind), Metric.parse(metric), dict(options)))
 
     def settle_again(self, name: str) -> Json:
         """An index that is there, without files and with a model id of its own; what was chosen is chosen again.
@@ -76,7 +77,7 @@ class IndexWork:
         kind = readable_kind(before)
         given = {key: value for key, value in before.options.items() if key not in before.chosen}
         chosen = column_of(work.view, before)
-        return _json(work._settled(name, chosen, kind, config_of(before).metric, given))
+        return _json(work.settled(name, chosen, kind, config_of(before).metric, given))
 
     def plan(self, name: str, shape: Shape) -> OptimizePlan:
         """What an index needs.
@@ -114,7 +115,7 @@ class IndexWork:
         """
         work, blank = self._work(), _index(index)
         kind = readable_kind(blank)
-        made = work._work(blank, kind)
+        made = work.work_of(blank, kind)
         vectors = self._vectors(work, blank, self._rows(blank))
         rng = np.random.default_rng(self.seed)
         if not len(vectors.sample(1, rng)):
@@ -129,7 +130,7 @@ class IndexWork:
     def encode(self, index: Json, ranges: Sequence[RowRange]) -> list[Json]:
         """Segments of those of some rows that the index does not cover."""
         work, known = self._work(), _index(index)
-        made = work._work(known, readable_kind(known))
+        made = work.work_of(known, readable_kind(known))
         model = open_file(work.view, known.model)
         vectors = self._vectors(work, known, list(_within(self._rows(known), ranges)))
         segments = [
@@ -142,9 +143,9 @@ class IndexWork:
     def merge(self, index: Json, ids: Sequence[str]) -> Json:
         """Some segments of an index as one, without their dead rows."""
         work, known = self._work(), _index(index)
-        made = work._work(known, readable_kind(known))
+        made = work.work_of(known, readable_kind(known))
         covered = coverage(work.view, known)
-        joined, skipped = work._joined(made, open_file(work.view, known.model), covered, ids)
+        joined, skipped = work.joined(made, open_file(work.view, known.model), covered, ids)
         segment = write_segment(made, joined, skipped, work.view.snapshot.version)
         work.view.store.sync_folders([segment.file.path])
         plain: Json = codec.to_builtins(segment)
@@ -154,7 +155,7 @@ class IndexWork:
         """The index with its recall measured."""
         work, known = self._work(), _index(index)
         vectors = self._vectors(work, known, work.all_rows())
-        return _json(work._calibrated(known, work._work(known, readable_kind(known)), vectors))
+        return _json(work.calibrated(known, work.work_of(known, readable_kind(known)), vectors))
 
     # --- committing
 
@@ -162,38 +163,26 @@ class IndexWork:
         """Commit a new index, or one made anew in the place of `before`; atomicity and errors as for `create_index`."""
         operation = "create-index" if before is None else "rebuild-index"
         was = None if before is None else _index(before)
-        return table.commit(self._work()._committing(operation, _index(index), before=was))
+        return table.commit(commit_built(self._work().view, operation, _index(index), before=was))
 
     def commit_optimized(self, table: Table, before: Json, after: Json, plan: OptimizePlan) -> Snapshot:
         """Commit an index with other segments; atomicity and errors as for `optimize_indexes`."""
-        return table.commit(self._work()._optimizing([(_index(before), _index(after), plan)]))
+        return table.commit(commit_optimized(self._work().view, [(_index(before), _index(after), plan)]))
 
     # --- the insides
 
-    def _work(self) -> _Parts:
+    def _work(self) -> Indexing:
         settings = Settings(self.memory, self.threads, self.seed, self.segment_rows)
         view = self.table.open().view
-        return _Parts(view, new_id=view.files.context.new_id, settings=settings)
+        return Indexing(view, new_id=view.files.context.new_id, settings=settings)
 
     def _rows(self, index: Index) -> Sequence[Rows]:
         work = self._work()
         return coverage(work.view, index).uncovered if index.segments else work.all_rows()
 
     @staticmethod
-    def _vectors(work: _Parts, index: Index, rows: Sequence[Rows]) -> ColumnVectors:
-        return work._vectors(index, column_of(work.view, index), rows)
-
-
-class _Parts(Indexing):
-    """The same work, of which parts are asked for."""
-
-    @property
-    def view(self) -> View:
-        return self._view
-
-    def all_rows(self) -> list[Rows]:
-        rows = [(reader, reader.all_live()) for reader in self._view.readers()]
-        return [(reader, positions) for reader, positions in rows if len(positions)]
+    def _vectors(work: Indexing, index: Index, rows: Sequence[Rows]) -> ColumnVectors:
+        return work.vectors_of(index, column_of(work.view, index), rows)
 
 
 def _within(rows: Sequence[Rows], ranges: Sequence[RowRange]) -> Iterator[Rows]:
