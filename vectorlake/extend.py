@@ -7,8 +7,16 @@ from __future__ import annotations
 
 from vectorlake.expr import Semantics
 from vectorlake.ids import random_id
-from vectorlake.lake.naming import free_names, named_table, table_at
-from vectorlake.lake.staged import create_staged, stage_new
+from vectorlake.lake.destination import Destination, IntoNewTable, IntoTable, create_staged, stage_new
+from vectorlake.lake.frames import found_columns, free_names, query_column
+from vectorlake.lake.naming import (
+    TableLike,
+    Version,
+    given_table,
+    named_table,
+    pinned_table,
+    table_at,
+)
 from vectorlake.lake.write_mode import WriteMode, write_into
 from vectorlake.metadata.deletion import encode_deletes, to_bitmap, to_positions
 from vectorlake.metadata.fragment import DataFile, DeletionVector, FieldBounds, Fragment, Layout
@@ -33,8 +41,10 @@ from vectorlake.schema import (
     check_names,
     describe,
     did_you_mean,
+    holds_vectors,
     is_multivector,
     is_vector,
+    plain_columns,
     schema_from_arrow,
     storage_array,
     type_to_arrow,
@@ -80,6 +90,7 @@ __all__ = [
     "DataFile",
     "DeletionVector",
     "Delta",
+    "Destination",
     "ExtensionType",
     "Field",
     "FieldBounds",
@@ -89,6 +100,8 @@ __all__ = [
     "FragmentUpdate",
     "IndexShape",
     "IndexWork",
+    "IntoNewTable",
+    "IntoTable",
     "Layout",
     "ListType",
     "ManifestRef",
@@ -102,7 +115,9 @@ __all__ = [
     "Snapshot",
     "Store",
     "StructType",
+    "TableLike",
     "Type",
+    "Version",
     "View",
     "WriteMode",
     "check_names",
@@ -112,15 +127,21 @@ __all__ = [
     "encode_deletes",
     "find_fragments",
     "foreign_files",
+    "found_columns",
     "hash_keys",
     "fragments_of_files",
     "free_names",
+    "given_table",
+    "holds_vectors",
     "inspect",
     "is_multivector",
     "is_vector",
     "literal_from_json",
     "literal_to_json",
     "named_table",
+    "pinned_table",
+    "plain_columns",
+    "query_column",
     "random_id",
     "schema_from_arrow",
     "storage_array",

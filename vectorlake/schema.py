@@ -473,6 +473,16 @@ def is_multivector(kind: Type) -> bool:
     return isinstance(kind, ListType) and is_vector(kind.element.type)
 
 
+def holds_vectors(kind: Type) -> bool:
+    """Whether a type is a vector or a multivector."""
+    return is_vector(kind) or is_multivector(kind)
+
+
+def plain_columns(schema: Schema) -> list[str]:
+    """The columns that hold no vectors: what is shown of rows by default."""
+    return [field.name for field in schema.fields if not holds_vectors(field.type)]
+
+
 def describe(kind: Type, logical: str | None = None) -> str:
     """A type in the words that `vectorlake schema` and errors use, e.g. `vector(384, f32)`."""
     if logical:

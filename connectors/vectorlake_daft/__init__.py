@@ -16,17 +16,18 @@ try:
 except ImportError as e:
     raise UnsupportedError("vectorlake_daft needs Daft: pip install 'vectorlake[daft]'") from e
 
+from vectorlake.extend import StageMode
 from vectorlake_daft._catalog import LakeCatalog, LakeTable, attach
 from vectorlake_daft._functions import knn, knn_join
 from vectorlake_daft._read import TableSource, read, read_metadata
-from vectorlake_daft._write import TableSink, WriteMode, create_table, write
+from vectorlake_daft._write import TableSink, create_table, write
 
 __all__ = [
     "LakeCatalog",
     "LakeTable",
+    "StageMode",
     "TableSink",
     "TableSource",
-    "WriteMode",
     "attach",
     "create_table",
     "knn",

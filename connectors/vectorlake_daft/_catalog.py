@@ -14,9 +14,10 @@ from daft.io.partitioning import PartitionField
 from daft.schema import Schema
 
 from vectorlake import InvalidInputError, Lake, NotFoundError, Table, UnsupportedError
+from vectorlake.extend import StageMode
 from vectorlake_daft._read import TableSource, read
 from vectorlake_daft._types import created_schema
-from vectorlake_daft._write import WriteMode, write
+from vectorlake_daft._write import write
 
 
 def attach(lake: Lake, name: str = "lake", *, session: Session | None = None) -> LakeCatalog:
@@ -119,11 +120,11 @@ class LakeTable(DaftTable):
 
     def append(self, df: DataFrame, **options: Any) -> None:
         """Add rows, in one commit."""
-        self.table = write(df, self.table, WriteMode.APPEND, **options)
+        self.table = write(df, self.table, StageMode.APPEND, **options)
 
     def overwrite(self, df: DataFrame, **options: Any) -> None:
         """Replace all rows, in one commit."""
-        self.table = write(df, self.table, WriteMode.OVERWRITE, **options)
+        self.table = write(df, self.table, StageMode.OVERWRITE, **options)
 
 
 def _matches(name: str, pattern: str | None) -> bool:

@@ -10,9 +10,15 @@ import numpy as np
 import pyarrow as pa
 from daft import DataFrame, DataType, Series, col, from_arrow
 
-from vectorlake import InvalidInputError, NotFoundError, Table
-from vectorlake.extend import ListType, TableRef, Type, did_you_mean, is_vector
-from vectorlake_daft._read import TableLike, Version, pinned
+from vectorlake.extend import (
+    TableLike,
+    TableRef,
+    Version,
+    found_columns,
+    free_names,
+    pinned_table,
+    query_column,
+)
 from vectorlake_daft._types import shown_batches, shown_schema, stored_array, stored_table, stored_type
 
 _MATCHES: Final = "__vl_matches"
@@ -48,8 +54,8 @@ def knn(
         InvalidInputError: as for `Table.knn`.
         NotFoundError: as for `Table.knn`.
     """
-    at = pinned(table, version, storage_options=storage_options)
-    found = at.knn(queries, column, k, columns=_found_columns(at, columns), **options)
+    at = pinned_table(table, version, storage_options=storage_options)
+    found = at.knn(queries, column, k, columns=found_columns(at, columns), **options)
     return from_arrow(_shown_table(found, _shown(found.schema)))
 
 
@@ -90,62 +96,19 @@ def knn_join(
         InvalidInputError: unknown options; when it runs, queries of another dimension.
         NotFoundError: an unknown column.
     """
-    vec = _vector_column(queries.schema().to_pyarrow_schema(), vec)
-    at = pinned(table, version, storage_options=storage_options)
-    asked = {"column": column, "k": k, "columns": _found_columns(at, columns), **options}
+    shown = queries.schema().to_pyarrow_schema()
+    vec = query_column(pa.schema([field.with_type(stored_type(field.type)) for field in shown]), vec)
+    at = pinned_table(table, version, storage_options=storage_options)
+    asked = {"column": column, "k": k, "columns": found_columns(at, columns), **options}
     # Says at once what is wrong with the options, and which columns the matches have.
     found = at.knn(np.empty((0, 0), np.float32), **asked)
     match = _shown(found.drop_columns("query").schema)
-    names = _renamed(match.names, queries.column_names)
+    names = free_names(queries.column_names, match.names)
     searched = _searcher(match)(at.ref, asked).matches(col(vec)).alias(_MATCHES)
     fields = [col(_MATCHES).get(name).alias(shown) for name, shown in zip(match.names, names, strict=True)]
     exploded = queries.with_column(_MATCHES, searched).explode(_MATCHES)
     # A row without matches is exploded to a null.
     return exploded.where(col(_MATCHES).not_null()).select(*queries.column_names, *fields)
-
-
-def _found_columns(table: Table, columns: Sequence[str] | None) -> list[str]:
-    """The columns of the rows found: by default those that hold no vectors."""
-    if columns is not None:
-        return list(columns)
-    fields = table.snapshot.schema.fields
-    return [field.name for field in fields if not _holds_vectors(field.type)]
-
-
-def _holds_vectors(kind: Type) -> bool:
-    return is_vector(kind) or (isinstance(kind, ListType) and is_vector(kind.element.type))
-
-
-def _vector_column(schema: pa.Schema, vec: str | None) -> str:
-    """The column of query vectors of a frame."""
-    if vec is not None:
-        if vec not in schema.names:
-            known = list(schema.names)
-            raise NotFoundError(f"the queries have no column {vec!r}{did_you_mean(vec, known)}")
-        return vec
-    vectors: list[str] = [field.name for field in schema if _holds_numbers(stored_type(field.type))]
-    if len(vectors) != 1:
-        found = f"{len(vectors)} ({', '.join(vectors)})" if vectors else "none"
-        raise InvalidInputError(
-            f"the queries must have one column of vectors, but have {found}: name it, vec=…"
-        )
-    return vectors[0]
-
-
-def _holds_numbers(kind: pa.DataType) -> bool:
-    t = pa.types
-    if not (t.is_fixed_size_list(kind) or t.is_list(kind)):
-        return False
-    return bool(t.is_floating(kind.value_type) or t.is_integer(kind.value_type))
-
-
-def _renamed(names: Sequence[str], taken: Sequence[str]) -> list[str]:
-    """The names of the matches' columns beside those of the queries."""
-    renamed = [f"{name}_1" if name in taken else name for name in names]
-    for name in renamed:
-        if name in taken or renamed.count(name) > 1:
-            raise InvalidInputError(f"the join would have column {name!r} twice: rename it in the queries")
-    return renamed
 
 
 def _searcher(match: pa.Schema) -> Any:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,37 +15,12 @@ from daft.io.source import DataSource, DataSourceTask
 from daft.recordbatch import RecordBatch
 from daft.schema import Schema
 
-from vectorlake import InvalidInputError, NotFoundError, Scan, Table, UnsupportedError, open_table
-from vectorlake.extend import MetadataTable, Split, inspect
+from vectorlake import InvalidInputError, NotFoundError, Scan, Table, UnsupportedError
+from vectorlake.extend import MetadataTable, Split, TableLike, Version, inspect, pinned_table
 from vectorlake_daft._filter import columns_of, pushed_filter
 from vectorlake_daft._types import shown_batches, shown_schema
 
-TableLike: TypeAlias = "Table | str"
-"""A table, or the URI of its folder."""
-
-Version: TypeAlias = "int | str | dt.datetime"
-"""A version number, a tag, a branch or a point in time."""
-
 SPLIT_ROWS: Final = 131_072
-
-
-def found(table: TableLike, *, storage_options: Mapping[str, str] | None = None) -> Table:
-    """The table itself."""
-    if isinstance(table, str):
-        return open_table(table, storage_options=storage_options)
-    if not isinstance(table, Table):
-        raise InvalidInputError(
-            f"pass a vectorlake table or the URI of its folder, not {type(table).__name__}: {table!r}"
-        )
-    return table
-
-
-def pinned(
-    table: TableLike, version: Version | None = None, *, storage_options: Mapping[str, str] | None = None
-) -> Table:
-    """The table at the version that is asked for, by default the handle's own, of a URI the newest; moved by nobody."""
-    handle = found(table, storage_options=storage_options)
-    return handle.at(handle.version if version is None else version)
 
 
 def read(
@@ -72,7 +46,7 @@ def read(
         NotFoundError: no such table, version or column.
         InvalidInputError: a filter that does not parse or fit.
     """
-    at = pinned(table, version, storage_options=storage_options)
+    at = pinned_table(table, version, storage_options=storage_options)
     return TableSource(at, None if columns is None else tuple(columns), filter, with_row_id).read()
 
 
@@ -89,7 +63,7 @@ def read_metadata(
         NotFoundError: another name.
     """
     kind = MetadataTable.parse(what)
-    view = pinned(table, version, storage_options=storage_options).view
+    view = pinned_table(table, version, storage_options=storage_options).view
     schema = shown_schema(kind.schema)
     return from_arrow(pa.Table.from_batches(shown_batches(inspect(view, kind), schema), schema=schema))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from enum import StrEnum
 from typing import Final
 
 import pyarrow as pa
@@ -13,8 +12,15 @@ from daft.recordbatch.micropartition import MicroPartition
 from daft.schema import Schema
 
 from vectorlake import InvalidInputError, Lake, Table, VectorlakeError
-from vectorlake.extend import StagedRows, StageMode, commit_staged, discard_staged, stage_rows
-from vectorlake_daft._read import TableLike, found
+from vectorlake.extend import (
+    Destination,
+    IntoNewTable,
+    IntoTable,
+    StagedRows,
+    StageMode,
+    TableLike,
+    given_table,
+)
 from vectorlake_daft._types import created_schema, stored_table
 
 ROWS: Final = 131_072
@@ -23,37 +29,17 @@ ROWS: Final = 131_072
 _RESULT: Final = pa.schema([("version", pa.int64()), ("rows", pa.int64())])
 
 
-class WriteMode(StrEnum):
-    """What happens to the rows that are there."""
-
-    APPEND = "append"
-    """They stay."""
-    OVERWRITE = "overwrite"
-    """They are replaced."""
-    UPSERT = "upsert"
-    """Those with the same primary keys are replaced."""
-
-    @classmethod
-    def parse(cls, mode: str | WriteMode) -> WriteMode:
-        try:
-            return cls(mode)
-        except ValueError as e:
-            raise InvalidInputError(
-                f"mode must be 'append', 'overwrite' or 'upsert', not {mode!r}; create_table makes a new table"
-            ) from e
-
-
 class TableSink(DataSink[StagedRows]):
     """What Daft writes rows into."""
 
-    def __init__(self, table: Table, mode: WriteMode) -> None:
-        self.table = table
-        self.mode = mode
+    def __init__(self, destination: Destination, name: str) -> None:
+        self.destination = destination
+        self.table_name = name
         self.staged: list[StagedRows] = []
-        """What was staged in this process; Daft tells nobody when it gives up."""
+        """What was staged in this process and is not being committed; Daft tells nobody when it gives up."""
 
     def name(self) -> str:
-        return f"vectorlake {self.table.name}"
+        return f"vectorlake {self.table_name}"
 
     def schema(self) -> Schema:
         return Schema.from_pyarrow_schema(_RESULT)
@@ -62,22 +48,22 @@ class TableSink(DataSink[StagedRows]):
         for part in micropartitions:
             if not len(part):
                 continue
-            staged = stage_rows(self.table, stored_table(part.to_arrow()))
+            staged = self.destination.stage(stored_table(part.to_arrow()))
             self.staged.append(staged)
             yield WriteResult(staged, bytes_written=staged.nbytes, rows_written=staged.rows)
 
     def finalize(self, write_results: list[WriteResult[StagedRows]]) -> MicroPartition:
         parts = [result.result for result in write_results]
-        snapshot = commit_staged(self.table, parts, mode=StageMode(self.mode))
         self.staged.clear()
+        table = self.destination.commit(parts)
         rows = sum(part.rows for part in parts)
-        return MicroPartition.from_arrow(pa.table([[snapshot.version], [rows]], schema=_RESULT))
+        return MicroPartition.from_arrow(pa.table([[table.version], [rows]], schema=_RESULT))
 
 
 def write(
     df: DataFrame,
     table: TableLike,
-    mode: str | WriteMode = WriteMode.APPEND,
+    mode: str | StageMode = StageMode.APPEND,
     *,
     storage_options: Mapping[str, str] | None = None,
 ) -> Table:
@@ -98,19 +84,11 @@ def write(
         Exception: what Daft raises when the frame can't be computed. Nothing is committed then, and what this process
             has written is removed; what others have is an orphan for `collect_orphans`.
     """
-    chosen = WriteMode.parse(mode)
-    handle = found(table, storage_options=storage_options)
+    chosen = StageMode.parse(mode)
+    handle = given_table(table, storage_options=storage_options)
     handle.transaction()  # refuses a handle that can't be written to, before any work is done
     _check_names(df, handle)
-    sink = TableSink(handle, chosen)
-    try:
-        df.into_batches(ROWS).write_sink(sink)
-    except BaseException as e:
-        discard_staged(handle, sink.staged)
-        cause = e.__cause__
-        if isinstance(cause, VectorlakeError):
-            raise cause from None
-        raise
+    _run(df, TableSink(IntoTable(handle.ref, chosen), handle.name))
     return handle.refresh()
 
 
@@ -123,7 +101,7 @@ def create_table(
     primary_key: Sequence[str] = (),
     properties: Mapping[str, str] | None = None,
 ) -> Table:
-    """Create a table from a Daft frame. It is there, empty, while the rows are written, and gone again if that fails.
+    """Create a table from a Daft frame. It appears with all of its rows, in one commit, or not at all.
 
     Args:
         df: embeddings and tensors of a fixed shape become vectors.
@@ -145,11 +123,20 @@ def create_table(
     for column in wanted:
         if column not in schema.names:
             raise InvalidInputError(f"types names column {column!r}, which the frame does not have")
-    table = lake.create_table(name, schema, primary_key=primary_key, properties=properties)
+    new = IntoNewTable.plan(lake, name, schema, primary_key=primary_key, properties=properties)
+    _run(df, TableSink(new, name))
+    return lake.table(name)
+
+
+def _run(df: DataFrame, sink: TableSink) -> None:
+    """Compute a frame into a sink; what vectorlake says on a worker is raised as it is."""
     try:
-        return write(df, table)
-    except BaseException:
-        lake.drop_table(name)
+        df.into_batches(ROWS).write_sink(sink)
+    except BaseException as e:
+        sink.destination.discard(sink.staged)
+        cause = e.__cause__
+        if isinstance(cause, VectorlakeError):
+            raise cause from None
         raise
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from vectorlake import InvalidInputError, NotFoundError, Table, VectorlakeError
-from vectorlake.extend import FixedListType, did_you_mean, is_multivector, is_vector, storage_array
+from vectorlake.extend import FixedListType, did_you_mean, holds_vectors, is_vector, storage_array
 
 MATCH: Final = pa.struct([("rank", pa.int32()), ("row_id", pa.int64()), ("distance", pa.float64())])
 MATCHES: Final = pa.list_(MATCH)
@@ -87,9 +87,7 @@ class Search:
     def fields(self) -> list[pa.Field]:
         """The columns of the rows found: all but vectors."""
         return [
-            field.to_storage()
-            for field in self.table.snapshot.schema.fields
-            if not (is_vector(field.type) or is_multivector(field.type))
+            field.to_storage() for field in self.table.snapshot.schema.fields if not holds_vectors(field.type)
         ]
 
     def values(self, field: pa.Field) -> Callable[[pa.Array], pa.Array]:

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from vectorlake import InvalidInputError, Lake, NotFoundError, Table, UnsupportedError, VectorlakeError
-from vectorlake.extend import ROW_ID, ListType, MetadataTable, inspect, is_vector
+from vectorlake.extend import ROW_ID, MetadataTable, holds_vectors, inspect
 from vectorlake_duckdb._types import shown_batches, shown_schema, shown_type
 
 try:
@@ -71,7 +71,7 @@ class Pin:
             shown = [
                 field.to_arrow()
                 for field in fields
-                if self.shown is Shown.ROWS or not (is_vector(field.type) or _holds_vectors(field.type))
+                if self.shown is Shown.ROWS or not holds_vectors(field.type)
             ]
         return pa.schema(
             [pa.field(ROW_ID, pa.int64()), pa.field(PIN, pa.string()), *shown_schema(pa.schema(shown))]
@@ -95,10 +95,6 @@ class Pin:
             missing = pa.nulls(batch.num_rows, pa.int64())
             columns = [missing if name == ROW_ID else batch.column(name) for name in names]
             yield pa.RecordBatch.from_arrays(columns, names=names) if names else batch
-
-
-def _holds_vectors(kind: object) -> bool:
-    return isinstance(kind, ListType) and is_vector(kind.element.type)
 
 
 class Pins:

@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 
 from vectorlake import NotFoundError, Table
-from vectorlake.extend import did_you_mean, free_names, is_multivector, is_vector
+from vectorlake.extend import did_you_mean, found_columns, free_names
 from vectorlake_polars._types import schema_of
 
 Frame = TypeVar("Frame", pl.DataFrame, pl.LazyFrame)
@@ -69,7 +69,7 @@ def knn_join(
         InvalidInputError: what `Table.knn` refuses, another dimension among it.
     """
     pinned = table.at(table.version)
-    wanted: list[str] = _without_vectors(pinned) if columns is None else list(columns)
+    wanted: list[str] = found_columns(pinned, columns)
     schema = frame.collect_schema()
     if vec not in schema:
         raise NotFoundError(
@@ -105,14 +105,6 @@ def _knn(
     if isinstance(queries, pl.Series):
         queries = queries.to_arrow()
     return table.knn(queries, k=k, columns=columns, **options)
-
-
-def _without_vectors(table: Table) -> list[str]:
-    return [
-        field.name
-        for field in table.snapshot.schema.fields
-        if not (is_vector(field.type) or is_multivector(field.type))
-    ]
 
 
 def _storage(found: pa.Table) -> pa.Table:

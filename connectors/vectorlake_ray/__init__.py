@@ -10,15 +10,16 @@ try:
 except ImportError as e:
     raise UnsupportedError("vectorlake_ray needs Ray Data: pip install 'vectorlake[ray]'") from e
 
+from vectorlake.extend import StageMode
 from vectorlake_ray._columns import add_column, backfill_column, write_column
 from vectorlake_ray._functions import knn, knn_join
 from vectorlake_ray._read import TableDatasource, read, read_metadata
-from vectorlake_ray._write import TableDatasink, WriteMode, create_table, write
+from vectorlake_ray._write import TableDatasink, create_table, write
 
 __all__ = [
+    "StageMode",
     "TableDatasink",
     "TableDatasource",
-    "WriteMode",
     "add_column",
     "backfill_column",
     "create_table",

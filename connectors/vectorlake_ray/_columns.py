@@ -12,9 +12,9 @@ import ray
 from ray.data import Dataset
 
 from vectorlake import ConflictError, InvalidInputError, Snapshot, Table
-from vectorlake.extend import ROW_ID, ColumnWork, RowRange, Split, TableRef
+from vectorlake.extend import ROW_ID, ColumnWork, RowRange, Split, TableLike, TableRef, given_table
 from vectorlake_ray._cluster import cluster
-from vectorlake_ray._read import TableLike, check_shared, found, pinned
+from vectorlake_ray._read import check_shared, pinned
 from vectorlake_ray._types import stored_table
 from vectorlake_ray._write import run_plainly
 
@@ -134,7 +134,7 @@ def write_column(
         ConflictError: others replaced the inputs meanwhile.
     """
     read_from = pinned(table, storage_options=storage_options)
-    handle = found(table, storage_options=storage_options)
+    handle = given_table(table, storage_options=storage_options)
     handle.transaction()
     kept = () if type is not None else (name,)
     work = ColumnWork(read_from.ref, name, type, (ROW_ID, *kept), rows="all")
@@ -156,8 +156,8 @@ def write_column(
 
 
 def _writable(table: TableLike, storage_options: Mapping[str, str] | None) -> Table:
-    handle = found(table, storage_options=storage_options)
-    check_shared(handle)
+    handle = given_table(table, storage_options=storage_options)
+    check_shared(handle.uri)
     handle.transaction()  # refuses a handle that can't be written to, before any work is done
     return handle
 

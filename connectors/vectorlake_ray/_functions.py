@@ -11,9 +11,8 @@ import pyarrow as pa
 import ray.data
 from ray.data import Dataset
 
-from vectorlake import InvalidInputError, NotFoundError, Table
-from vectorlake.extend import ListType, TableRef, Type, did_you_mean, is_vector
-from vectorlake_ray._read import TableLike, Version, pinned
+from vectorlake.extend import TableLike, TableRef, Version, found_columns, free_names, query_column
+from vectorlake_ray._read import pinned
 from vectorlake_ray._types import stored_table
 
 BATCH_ROWS: Final = 65_536
@@ -50,7 +49,7 @@ def knn(
         NotFoundError: as for `Table.knn`.
     """
     at = pinned(table, version, storage_options=storage_options)
-    found = at.knn(queries, column, k, columns=_found_columns(at, columns), **options)
+    found = at.knn(queries, column, k, columns=found_columns(at, columns), **options)
     return ray.data.from_arrow(stored_table([found]))
 
 
@@ -100,7 +99,7 @@ def knn_join(
         UnsupportedError: a table in memory.
     """
     at = pinned(table, version, storage_options=storage_options)
-    asked = {"column": column, "k": k, "columns": tuple(_found_columns(at, columns)), **options}
+    asked = {"column": column, "k": k, "columns": tuple(found_columns(at, columns)), **options}
     at.knn(np.empty((0, 0), np.float32), **asked)  # says at once what is wrong with the options
     asked.setdefault("threads", max(1, int(num_cpus)))
     joined = queries.map_batches(
@@ -124,52 +123,9 @@ class _Join:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         queries = stored_table([batch])
-        vectors = queries[_vector_column(queries.schema, self.vec)].combine_chunks()
+        vectors = queries[query_column(queries.schema, self.vec)].combine_chunks()
         found = self.table.open().knn(vectors, **self.options)
         matches = stored_table([found.drop_columns("query")])
-        names = _renamed(matches.column_names, queries.column_names)
+        names = free_names(queries.column_names, matches.column_names)
         asked = queries.take(found["query"])
         return pa.table([*asked.columns, *matches.columns], names=[*queries.column_names, *names])
-
-
-def _found_columns(table: Table, columns: Sequence[str] | None) -> list[str]:
-    """The columns of the rows found: by default those that hold no vectors."""
-    if columns is not None:
-        return list(columns)
-    return [field.name for field in table.snapshot.schema.fields if not _holds_vectors(field.type)]
-
-
-def _holds_vectors(kind: Type) -> bool:
-    return is_vector(kind) or (isinstance(kind, ListType) and is_vector(kind.element.type))
-
-
-def _vector_column(schema: pa.Schema, vec: str | None) -> str:
-    """The column of query vectors."""
-    if vec is not None:
-        if vec not in schema.names:
-            known = list(schema.names)
-            raise NotFoundError(f"the queries have no column {vec!r}{did_you_mean(vec, known)}")
-        return vec
-    vectors: list[str] = [field.name for field in schema if _holds_numbers(field.type)]
-    if len(vectors) != 1:
-        found = f"{len(vectors)} ({', '.join(vectors)})" if vectors else "none"
-        raise InvalidInputError(
-            f"the queries must have one column of vectors, but have {found}: name it, vec=…"
-        )
-    return vectors[0]
-
-
-def _holds_numbers(kind: pa.DataType) -> bool:
-    t = pa.types
-    if not (t.is_fixed_size_list(kind) or t.is_list(kind) or t.is_large_list(kind)):
-        return False
-    return bool(t.is_floating(kind.value_type) or t.is_integer(kind.value_type))
-
-
-def _renamed(names: Sequence[str], taken: Sequence[str]) -> list[str]:
-    """The names of the matches' columns beside those of the queries."""
-    renamed = [f"{name}_1" if name in taken else name for name in names]
-    for name in renamed:
-        if name in taken or renamed.count(name) > 1:
-            raise InvalidInputError(f"the join would have column {name!r} twice: rename it in the queries")
-    return renamed

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,14 +13,8 @@ from ray.data import Dataset, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 from ray.data.expressions import Expr
 
-from vectorlake import InvalidInputError, NotFoundError, Scan, Table, UnsupportedError, open_table
-from vectorlake.extend import MetadataTable, Split, inspect
-
-TableLike: TypeAlias = "Table | str"
-"""A table, or the URI of its folder."""
-
-Version: TypeAlias = "int | str | dt.datetime"
-"""A version number, a tag, a branch or a point in time."""
+from vectorlake import InvalidInputError, NotFoundError, Scan, Table, UnsupportedError
+from vectorlake.extend import MetadataTable, Split, TableLike, Version, inspect, pinned_table
 
 _LEAST_ROWS: Final = 8_192
 _MOST_ROWS: Final = 1_048_576
@@ -29,35 +22,24 @@ _STUB: Final = pa.schema([("__vl_stub", pa.null())])
 """What a block without columns is given: Ray counts the rows of a block by its columns."""
 
 
-def found(table: TableLike, *, storage_options: Mapping[str, str] | None = None) -> Table:
-    """The table itself."""
-    if isinstance(table, str):
-        return open_table(table, storage_options=storage_options)
-    if not isinstance(table, Table):
-        raise InvalidInputError(
-            f"pass a vectorlake table or the URI of its folder, not {type(table).__name__}: {table!r}"
-        )
-    return table
-
-
 def pinned(
     table: TableLike, version: Version | None = None, *, storage_options: Mapping[str, str] | None = None
 ) -> Table:
-    """The table at the version that is asked for, by default the handle's own, of a URI the newest; moved by nobody.
+    """`pinned_table`, of a table that workers can open.
 
     Raises:
         UnsupportedError: the table is in the memory of this process, which Ray's workers can't see.
     """
-    handle = found(table, storage_options=storage_options)
-    check_shared(handle)
-    return handle.at(handle.version if version is None else version)
+    at = pinned_table(table, version, storage_options=storage_options)
+    check_shared(at.uri)
+    return at
 
 
-def check_shared(table: Table) -> None:
-    """Refuse a table that workers can't open."""
-    if table.uri.startswith("memory:"):
+def check_shared(uri: str) -> None:
+    """Refuse a table or lake that workers can't open."""
+    if uri.startswith("memory:"):
         raise UnsupportedError(
-            f"{table.uri} is in the memory of this process, and Ray works in others: put the lake in a folder or an "
+            f"{uri} is in the memory of this process, and Ray works in others: put the lake in a folder or an "
             "object store that all workers reach"
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from enum import StrEnum
 from typing import Any, Final, TypeVar
 
 import pyarrow as pa
@@ -15,13 +14,15 @@ from ray.exceptions import RayTaskError
 
 from vectorlake import InvalidInputError, Lake, Table, VectorlakeError
 from vectorlake.extend import (
+    Destination,
+    IntoNewTable,
+    IntoTable,
     StagedRows,
     StageMode,
-    commit_staged,
-    discard_staged,
-    stage_rows,
+    TableLike,
+    given_table,
 )
-from vectorlake_ray._read import TableLike, check_shared, found
+from vectorlake_ray._read import check_shared
 from vectorlake_ray._types import created_schema, stored_table
 
 ROWS: Final = 131_072
@@ -31,26 +32,6 @@ _ADVICE: Final = "\nFailed to "
 """Begins what Ray appends to messages."""
 
 T = TypeVar("T")
-
-
-class WriteMode(StrEnum):
-    """What happens to the rows that are there."""
-
-    APPEND = "append"
-    """They stay."""
-    OVERWRITE = "overwrite"
-    """They are replaced."""
-    UPSERT = "upsert"
-    """Those with the same primary keys are replaced."""
-
-    @classmethod
-    def parse(cls, mode: str | WriteMode) -> WriteMode:
-        try:
-            return cls(mode)
-        except ValueError as e:
-            raise InvalidInputError(
-                f"mode must be 'append', 'overwrite' or 'upsert', not {mode!r}; create_table makes a new table"
-            ) from e
 
 
 class _Register:
@@ -75,18 +56,10 @@ class _Register:
 class TableDatasink(Datasink[bytes | None]):
     """What Ray writes rows into. Tasks stage them; one commit makes all of them visible."""
 
-    def __init__(self, table: Table, mode: str | WriteMode = WriteMode.APPEND) -> None:
-        check_shared(table)
-        table.transaction()  # refuses a handle that can't be written to, before any work is done
-        self.table: Table | None = table
-        """Where to commit; workers have none, and open the pinned version once a process."""
-        self._mode = WriteMode.parse(mode)
-        self._ref = table.ref
+    def __init__(self, destination: Destination) -> None:
+        self.destination = destination
         self._register: Any = None
         self._committing = False
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "table": None}
 
     def get_name(self) -> str:
         return "Vectorlake"
@@ -105,14 +78,13 @@ class TableDatasink(Datasink[bytes | None]):
         rows = stored_table([table for table in tables if table.num_rows] or tables[:1])
         if not rows.num_rows:
             return None
-        table = self._ref.open()
-        staged = stage_rows(table, rows)
+        staged = self.destination.stage(rows)
         noted = False
         try:
             noted = self._noted(staged)
         finally:  # Ray may cancel the task just here
             if not noted:
-                discard_staged(table, [staged])
+                self.destination.discard([staged])
         return staged.to_bytes()
 
     def _noted(self, staged: StagedRows) -> bool:
@@ -123,11 +95,10 @@ class TableDatasink(Datasink[bytes | None]):
 
     def on_write_complete(self, write_result: WriteResult[bytes | None]) -> None:
         """On the driver, after the last task."""
-        assert self.table is not None
         kept = [part for part in write_result.write_returns if part is not None]
         known = self._closed()
         self._committing = True
-        commit_staged(self.table, [StagedRows.from_bytes(part) for part in kept], mode=StageMode(self._mode))
+        self.destination.commit([StagedRows.from_bytes(part) for part in kept])
         # Of a task that Ray ran again, only the last run's result counts.
         self._discard([part for part in known if part not in set(kept)])
 
@@ -144,14 +115,13 @@ class TableDatasink(Datasink[bytes | None]):
         return staged
 
     def _discard(self, parts: Sequence[bytes]) -> None:
-        assert self.table is not None
-        discard_staged(self.table, [StagedRows.from_bytes(part) for part in parts])
+        self.destination.discard([StagedRows.from_bytes(part) for part in parts])
 
 
 def write(
     ds: Dataset,
     table: TableLike,
-    mode: str | WriteMode = WriteMode.APPEND,
+    mode: str | StageMode = StageMode.APPEND,
     *,
     storage_options: Mapping[str, str] | None = None,
     **write_args: Any,
@@ -174,8 +144,11 @@ def write(
         Exception: what Ray raises when the dataset can't be executed. Nothing is committed then, and what tasks have
             written is removed; what a worker that died has left is an orphan for `collect_orphans`.
     """
-    handle = found(table, storage_options=storage_options)
-    run_plainly(lambda: ds.write_datasink(TableDatasink(handle, mode), **write_args))
+    handle = given_table(table, storage_options=storage_options)
+    check_shared(handle.uri)
+    handle.transaction()  # refuses a handle that can't be written to, before any work is done
+    sink = TableDatasink(IntoTable(handle.ref, StageMode.parse(mode)))
+    run_plainly(lambda: ds.write_datasink(sink, **write_args))
     return handle.refresh()
 
 
@@ -189,7 +162,7 @@ def create_table(
     properties: Mapping[str, str] | None = None,
     **write_args: Any,
 ) -> Table:
-    """Create a table from a Ray dataset. It is there, empty, while the rows are written, and gone again if that fails.
+    """Create a table from a Ray dataset. It appears with all of its rows, in one commit, or not at all.
 
     Args:
         ds: tensors become vectors.
@@ -207,13 +180,13 @@ def create_table(
         AlreadyExistsError: there is a table of that name.
         InvalidInputError: columns and values that no table can hold, or a dataset without rows and columns.
     """
+    check_shared(lake.uri)
     schema = created_schema(_arrow_schema(ds), types or {})
-    table = lake.create_table(name, schema, primary_key=primary_key, properties=properties)
-    try:
-        return write(ds, table, **write_args)
-    except BaseException:
-        lake.drop_table(name)
-        raise
+    sink = TableDatasink(
+        IntoNewTable.plan(lake, name, schema, primary_key=primary_key, properties=properties)
+    )
+    run_plainly(lambda: ds.write_datasink(sink, **write_args))
+    return lake.table(name)
 
 
 def _arrow_schema(ds: Dataset) -> pa.Schema:

@@ -13,7 +13,7 @@ from pyspark.sql.udtf import AnalyzeArgument, AnalyzeResult, UserDefinedTableFun
 from pyspark.util import PythonEvalType
 
 from vectorlake import InvalidInputError, NotFoundError, Table
-from vectorlake.extend import ListType, TableRef, did_you_mean, is_vector
+from vectorlake.extend import TableRef, did_you_mean, found_columns
 from vectorlake_spark._failing import failing_briefly
 from vectorlake_spark._options import Options
 from vectorlake_spark._types import arrow_schema, shown_array, spark_field
@@ -242,17 +242,9 @@ def _vector_column(fields: Sequence[StructField], named: str | None, searched: s
 
 def _columns(table: Table, named: Any) -> tuple[str, ...]:
     """The columns of the rows found: those named, by default all that hold no vectors."""
-    if named is None:
-        return tuple(one.name for one in table.snapshot.schema.fields if not _holds_vectors(one.type))
     if isinstance(named, str):
-        return tuple(name.strip() for name in named.split(",") if name.strip())
-    return tuple(named)
-
-
-def _holds_vectors(kind: object) -> bool:
-    if isinstance(kind, ListType):
-        return is_vector(kind.element.type)
-    return is_vector(kind)  # type: ignore[arg-type]
+        named = [name.strip() for name in named.split(",") if name.strip()]
+    return tuple(found_columns(table, named))
 
 
 def _distinct(fields: Sequence[StructField]) -> list[StructField]:

@@ -156,7 +156,7 @@ def test_create(lake: vl.Lake) -> None:
         frame, lake, "ns.made", types={"vec": vl.vector(2, "f16"), "name": vl.text()}, primary_key=["id"]
     )
     schema = table.schema
-    assert (table.count(), table.snapshot.primary_key != ()) == (3, True)
+    assert (table.version, table.count(), table.snapshot.primary_key != ()) == (1, 3, True)
     assert (schema.field("emb").type.list_size, schema.field("vec").type.value_type) == (2, pa.float16())
     assert schema.field("name").metadata == {b"vectorlake:logical": b"text"}
     with pytest.raises(AlreadyExistsError):

@@ -306,7 +306,7 @@ def test_create(lake: vl.Lake) -> None:
     table = vectorlake_ray.create_table(
         _dataset(0, 50), lake, "ns.made", types={"name": vl.text()}, primary_key=["id"]
     )
-    assert (table.count(), table.schema.field("vec").type.list_size) == (50, 2)
+    assert (table.version, table.count(), table.schema.field("vec").type.list_size) == (1, 50, 2)
     assert table.schema.field("name").metadata == {b"vectorlake:logical": b"text"}
     with pytest.raises(AlreadyExistsError):
         vectorlake_ray.create_table(_dataset(0, 1), lake, "ns.made")

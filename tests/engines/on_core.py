@@ -6,27 +6,19 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pyarrow as pa
-from engine import Capability, engine
+from engine import Capability, Engine, engine
 
 import vectorlake as vl
 from vectorlake.extend import commit_staged, stage_rows
 
 
 @engine
-class Core:
+class Core(Engine):
     name = "core"
-    needs = ()
     lacks: ClassVar = {
         Capability.SQL: "the library has no SQL of its own",
         Capability.SQL_WRITE: "the library has no SQL of its own",
     }
-    unheld: ClassVar[dict[str, str]] = {}
-
-    def start(self) -> None:
-        pass
-
-    def stop(self) -> None:
-        pass
 
     def read(
         self,
@@ -41,9 +33,6 @@ class Core:
         scan = pinned.scan(columns, filter, with_row_id=with_row_id)
         batches = [batch for split in scan.splits(3) for batch in split.to_batches()]
         return pa.Table.from_batches(batches, schema=scan.schema)
-
-    def sql(self, lake: vl.Lake, query: str) -> pa.Table:
-        raise NotImplementedError
 
     def write(
         self, lake: vl.Lake, name: str, rows: pa.Table, *, mode: str, primary_key: Sequence[str] = ()

@@ -6,25 +6,18 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pyarrow as pa
-from engine import Capability, engine
+from engine import Capability, Engine, engine, numbered
 
 import vectorlake as vl
 
 
 @engine
-class Daft:
+class Daft(Engine):
     name = "daft"
     needs = ("daft",)
     lacks: ClassVar = {
         Capability.SQL_WRITE: "Daft's SQL has no INSERT: vectorlake_daft.write, or Catalog.write_table",
     }
-    unheld: ClassVar[dict[str, str]] = {}
-
-    def start(self) -> None:
-        pass
-
-    def stop(self) -> None:
-        pass
 
     def read(
         self,
@@ -64,7 +57,7 @@ class Daft:
         import daft
         import vectorlake_daft
 
-        asked = daft.from_arrow(pa.table({"query": range(len(queries)), "vector": queries}))
+        asked = daft.from_arrow(numbered(queries))
         return vectorlake_daft.knn_join(asked, table, k, vec="vector", columns=[], **options).to_arrow()
 
     def metadata(self, table: vl.Table, name: str) -> pa.Table:

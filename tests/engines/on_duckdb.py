@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pyarrow as pa
-from engine import Capability, engine
+from engine import Capability, Engine, engine, lake_of, numbered, search_options, selected
 
 import vectorlake as vl
 
 
 @engine
-class DuckDB:
+class DuckDB(Engine):
     name = "duckdb"
     needs = ("duckdb",)
     lacks: ClassVar = {
@@ -25,12 +25,6 @@ class DuckDB:
         "dur": "DuckDB has intervals, not durations",
     }
 
-    def start(self) -> None:
-        pass
-
-    def stop(self) -> None:
-        pass
-
     def read(
         self,
         table: vl.Table,
@@ -40,11 +34,10 @@ class DuckDB:
         version: int | str | None = None,
         with_row_id: bool = False,
     ) -> pa.Table:
-        names = table.schema.names if columns is None else list(columns)
-        shown = ", ".join(f'"{name}"' for name in [*names, *(["_row_id"] if with_row_id else [])])
+        shown = selected(table, columns, with_row_id=with_row_id)
         where = "" if filter is None else f" WHERE {filter}"
         place = f"lake.{table.name}" if version is None else f"lake.table_at('{table.name}', '{version}')"
-        return self.sql(_lake_of(table), f"SELECT {shown} FROM {place}{where}")
+        return self.sql(lake_of(table), f"SELECT {shown} FROM {place}{where}")
 
     def sql(self, lake: vl.Lake, query: str) -> pa.Table:
         import duckdb
@@ -70,24 +63,13 @@ class DuckDB:
         import duckdb
         import vectorlake_duckdb
 
-        names = {"column": "col"}
-        given = "".join(f", {names.get(name, name)} := {_literal(value)}" for name, value in options.items())
+        given = "".join(f", {name} := {value}" for name, value in search_options(options).items())
         with duckdb.connect() as con:
-            vectorlake_duckdb.attach(con, _lake_of(table))
-            numbered = pa.table({"query": pa.array(range(len(queries)), pa.int64()), "vector": queries})
-            con.register("queries", numbered)
+            vectorlake_duckdb.attach(con, lake_of(table))
+            con.register("queries", numbered(queries))
             return con.sql(
                 f"SELECT query, rank, row_id, distance FROM knn_join('queries', '{table.name}', {k}, vec := 'vector'{given})"
             ).to_arrow_table()
 
     def metadata(self, table: vl.Table, name: str) -> pa.Table:
-        return self.sql(_lake_of(table), f"SELECT * FROM lake.table_{name}('{table.name}')")
-
-
-def _literal(value: object) -> str:
-    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)
-
-
-def _lake_of(table: vl.Table) -> vl.Lake:
-    folder = table.name.replace(".", "/")
-    return vl.connect(table.uri.removesuffix(f"/{folder}"))
+        return self.sql(lake_of(table), f"SELECT * FROM lake.table_{name}('{table.name}')")

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pyarrow as pa
-from engine import Capability, engine
+from engine import Capability, Engine, engine, numbered
 
 import vectorlake as vl
 
 
 @engine
-class Polars:
+class Polars(Engine):
     name = "polars"
     needs = ("polars",)
     lacks: ClassVar = {
@@ -21,12 +21,6 @@ class Polars:
         Capability.METADATA: "they are Arrow tables, which polars.from_arrow takes",
     }
     unheld: ClassVar[dict[str, str]] = {"dec256": "polars' decimals have 38 digits"}
-
-    def start(self) -> None:
-        pass
-
-    def stop(self) -> None:
-        pass
 
     def read(
         self,
@@ -46,9 +40,6 @@ class Polars:
             frame = frame.select(*columns, *(["_row_id"] if with_row_id else []))
         return frame.collect().to_arrow()
 
-    def sql(self, lake: vl.Lake, query: str) -> pa.Table:
-        raise NotImplementedError
-
     def write(
         self, lake: vl.Lake, name: str, rows: pa.Table, *, mode: str, primary_key: Sequence[str] = ()
     ) -> None:
@@ -62,10 +53,6 @@ class Polars:
         import polars as pl
         import vectorlake_polars
 
-        numbered = pa.table({"query": pa.array(range(len(queries)), pa.int64()), "vector": queries})
-        frame = pl.from_arrow(numbered).lazy()  # type: ignore[union-attr]
+        frame = pl.from_arrow(numbered(queries)).lazy()  # type: ignore[union-attr]
         found = vectorlake_polars.knn_join(frame, table, k, vec="vector", columns=[], **options)
         return found.select("query", "rank", "row_id", "distance").collect().to_arrow()
-
-    def metadata(self, table: vl.Table, name: str) -> pa.Table:
-        raise NotImplementedError

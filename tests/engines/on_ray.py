@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pyarrow as pa
-from engine import Capability, engine
+from engine import Capability, Engine, engine, numbered
 
 import vectorlake as vl
 
 
 @engine
-class Ray:
+class Ray(Engine):
     name = "ray"
     needs = ("ray", "pandas")
     lacks: ClassVar = {
@@ -21,7 +21,6 @@ class Ray:
         Capability.SQL_WRITE: "Ray Data has no SQL",
         Capability.ORDER: "blocks come as they are ready, unless ExecutionOptions.preserve_order is set",
     }
-    unheld: ClassVar[dict[str, str]] = {}
 
     def start(self) -> None:
         start_ray()
@@ -48,9 +47,6 @@ class Ray:
             )
         )
 
-    def sql(self, lake: vl.Lake, query: str) -> pa.Table:
-        raise NotImplementedError
-
     def write(
         self, lake: vl.Lake, name: str, rows: pa.Table, *, mode: str, primary_key: Sequence[str] = ()
     ) -> None:
@@ -67,7 +63,7 @@ class Ray:
         import ray.data
         import vectorlake_ray
 
-        asked = ray.data.from_arrow(pa.table({"query": range(len(queries)), "vector": queries}))
+        asked = ray.data.from_arrow(numbered(queries))
         return _collected(vectorlake_ray.knn_join(asked, table, k, vec="vector", columns=[], **options))
 
     def metadata(self, table: vl.Table, name: str) -> pa.Table:

@@ -6,20 +6,19 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pyarrow as pa
-from engine import Capability, engine
+from engine import Capability, Engine, engine, numbered
 
 import vectorlake as vl
 
 
 @engine
-class Spark:
+class Spark(Engine):
     name = "spark"
     needs = ("pyspark",)
     lacks: ClassVar = {
         Capability.ORDER: "Spark promises no order of rows without ORDER BY",
         Capability.FLOAT16: "Spark has no half floats: they show as FLOAT",
     }
-    unheld: ClassVar[dict[str, str]] = {}
 
     def start(self) -> None:
         from spark_support import session
@@ -76,9 +75,8 @@ class Spark:
     def knn(self, table: vl.Table, queries: pa.Array, k: int, **options: Any) -> pa.Table:
         import vectorlake_spark
 
-        numbered = pa.table({"query": pa.array(range(len(queries)), pa.int64()), "vector": queries})
         named = {"col" if name == "column" else name: value for name, value in options.items()}
-        asked = self._spark.createDataFrame(numbered)
+        asked = self._spark.createDataFrame(numbered(queries))
         return vectorlake_spark.knn(asked, table, k, id="query", vec="vector", **named).toArrow()
 
     def metadata(self, table: vl.Table, name: str) -> pa.Table:

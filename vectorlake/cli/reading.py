@@ -146,6 +146,7 @@ def knn(
 ) -> None:
     """Find the nearest neighbours of a vector or of a row: exactly, or by an index."""
     from vectorlake.cli.vectors import read_queries, vector_of_row
+    from vectorlake.schema import plain_columns
     from vectorlake.search.queries import vector_column
 
     if (query is None) == (like is None):
@@ -189,13 +190,3 @@ def knn(
     if not session.json:
         found = found.drop_columns(["rank"] if many else ["query", "rank"])
     stream(session, found.to_batches(), limited=True)
-
-
-def plain_columns(schema: object) -> list[str]:
-    """The columns that hold no vectors."""
-    from vectorlake.schema import Schema, is_multivector, is_vector
-
-    assert isinstance(schema, Schema)
-    return [
-        field.name for field in schema.fields if not is_vector(field.type) and not is_multivector(field.type)
-    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from vectorlake.clock import Clock, system_clock
@@ -17,7 +17,7 @@ from vectorlake.schema import Schema, did_you_mean, listing
 from vectorlake.store.open import open_store
 from vectorlake.store.protocol import Store
 from vectorlake.table.context import Context, Integrity
-from vectorlake.table.create import create_table, register_table
+from vectorlake.table.create import create_table, register_table, with_key
 from vectorlake.table.log import FOLDER, LATEST, TableLog, snapshot_path
 from vectorlake.table.table import Table
 
@@ -50,6 +50,10 @@ class Lake:
             raise InvalidInputError(f"integrity must be 'length' or 'checksum', not {integrity!r}") from e
         self._context = Context(options, clock, new_id, checked, _audit(application, principal))
         self._logs: dict[str, TableLog] = {}
+
+    def __reduce__(self) -> tuple[Callable[..., Lake], tuple[Any, ...]]:
+        context = self._context
+        return _reopened, (self.uri, self.storage_options, context.integrity, dict(context.audit))
 
     def __repr__(self) -> str:
         return f"Lake({self.uri!r})"
@@ -105,6 +109,7 @@ class Lake:
         *,
         next_field_id: int,
         operation: str = "import",
+        primary_key: Sequence[str] = (),
         properties: Mapping[str, str] | None = None,
         summary: Mapping[str, Any] | None = None,
     ) -> Table:
@@ -115,10 +120,13 @@ class Lake:
             fragments: slices of rows, in order, without ids.
             next_field_id: greater than every field id in use.
             operation: what the first snapshot says it did, with `summary`.
+            primary_key: names of the columns that identify a row. That none is null or twice there is for the caller to
+                know: the rows are not read.
 
         Raises:
             AlreadyExistsError: there is a table of that name.
         """
+        schema = with_key(schema, primary_key)
         return register_table(
             qualified(name),
             self._free(name),
@@ -126,6 +134,7 @@ class Lake:
             fragments,
             next_field_id=next_field_id,
             operation=operation,
+            primary_key=tuple(schema.field(column).id for column in primary_key),
             properties=check_properties(properties or {}),
             summary=summary,
             context=self._context,
@@ -159,6 +168,15 @@ class Lake:
     def exists(self, name: str) -> bool:
         """Whether there is a table of that name."""
         return self._log(name).exists()
+
+    def check_free(self, name: str) -> None:
+        """Refuse a name that is taken, before work is done for a new table.
+
+        Raises:
+            AlreadyExistsError: there is a table of that name.
+            InvalidInputError: a bad name.
+        """
+        self._free(name)
 
     def tables(self, namespace: str | None = None) -> list[str]:
         """The full names of all tables, or of those in one namespace."""
@@ -235,6 +253,17 @@ def connect(
         integrity=integrity,
         application=application,
         principal=principal,
+    )
+
+
+def _reopened(uri: str, storage_options: Mapping[str, str], integrity: str, audit: Mapping[str, str]) -> Lake:
+    """A lake in another process; its clock and ids are that process's own."""
+    return connect(
+        uri,
+        storage_options=storage_options,
+        integrity=integrity,
+        application=audit.get(APPLICATION),
+        principal=audit.get(PRINCIPAL),
     )
 
 

@@ -1,13 +1,52 @@
-"""Names in engines: tables and their versions by one text, `ns.items@v1`, and columns of two tables side by side."""
+"""How users of engines name a table and its versions: by a handle, by the URI of its folder, or by text, `ns.items@v1`."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping
+from typing import TypeAlias
 
 from vectorlake.errors import InvalidInputError
-from vectorlake.lake.lake import Lake
+from vectorlake.lake.lake import Lake, open_table
 from vectorlake.table.table import Table
+
+TableLike: TypeAlias = "Table | str | os.PathLike[str]"
+"""A table, or the URI of its folder."""
+
+Version: TypeAlias = "int | str | dt.datetime"
+"""A version number, a tag, a branch or a point in time."""
+
+
+def given_table(table: TableLike, *, storage_options: Mapping[str, str] | None = None) -> Table:
+    """The table itself; one that is given by its URI is opened.
+
+    Raises:
+        NotFoundError: there is no table at that URI.
+        InvalidInputError: something that names no table.
+    """
+    if isinstance(table, str | os.PathLike):
+        return open_table(table, storage_options=storage_options)
+    if not isinstance(table, Table):
+        raise InvalidInputError(
+            f"pass a vectorlake table or the URI of its folder, not {type(table).__name__}: {table!r}"
+        )
+    return table
+
+
+def pinned_table(
+    table: TableLike, version: Version | None = None, *, storage_options: Mapping[str, str] | None = None
+) -> Table:
+    """The table at the version that is asked for, by default the handle's own, of a URI the newest; moved by nobody.
+
+    Raises:
+        NotFoundError: no such table, version, tag or branch.
+        InvalidInputError: something that names no table, or no version.
+    """
+    handle = given_table(table, storage_options=storage_options)
+    if isinstance(version, str):
+        return table_at(handle, version)
+    return handle.at(handle.version if version is None else version)
 
 
 def named_table(lake: Lake, name: str) -> Table:
@@ -37,15 +76,3 @@ def table_at(table: Table, version: str) -> Table:
     if time is None:
         return table.at(version)
     return table.at(time if time.tzinfo else time.replace(tzinfo=dt.UTC))
-
-
-def free_names(taken: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Names for columns beside others: each as it is, or with the lowest number that tells it apart, `id_1`."""
-    used, free = set(taken), []
-    for name in names:
-        number = 0
-        while (candidate := f"{name}_{number}" if number else name) in used:
-            number += 1
-        used.add(candidate)
-        free.append(candidate)
-    return free

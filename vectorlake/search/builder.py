@@ -11,7 +11,7 @@ from vectorlake.errors import InvalidInputError
 from vectorlake.expr import Expr
 from vectorlake.expr.build import and_
 from vectorlake.kernels import Metric
-from vectorlake.schema import is_multivector, is_vector
+from vectorlake.schema import plain_columns
 from vectorlake.search.choice import Mode
 from vectorlake.search.explain import Explanation, explain
 from vectorlake.search.knn import Options, knn
@@ -124,8 +124,7 @@ class Search:
     def _settled(self) -> Options:
         names = self.columns
         if names is None:
-            fields = self.view.snapshot.schema.fields
-            names = tuple(f.name for f in fields if not is_vector(f.type) and not is_multivector(f.type))
+            names = tuple(plain_columns(self.view.snapshot.schema))
         return replace(self.options, column=self.column, filter=self.predicate, columns=names)
 
     def _with(self, **changes: Any) -> Search:

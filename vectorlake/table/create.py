@@ -16,6 +16,7 @@ from vectorlake.plan.commit import Delta
 from vectorlake.plan.keys import check_key
 from vectorlake.plan.layout import check_properties
 from vectorlake.schema import Field, Schema, schema_from_arrow
+from vectorlake.store.protocol import Store
 from vectorlake.table.commit import Committer
 from vectorlake.table.context import Context
 from vectorlake.table.files import DataFiles
@@ -40,11 +41,7 @@ def create_table(
     """Commit a table's first version, with the rows of `data_or_schema` if it is data (see `Lake.create_table`)."""
     reader = None if isinstance(data_or_schema, pa.Schema) else as_reader(data_or_schema)
     arrow = data_or_schema if reader is None else reader.schema
-    schema, next_field_id = schema_from_arrow(arrow)
-    if not schema.fields:
-        raise InvalidInputError(f"table {name!r} needs at least one column")
-    schema = with_key(schema, primary_key)
-    key = [schema.field(column) for column in primary_key]
+    schema, next_field_id, key = planned(name, arrow, primary_key)
     checked = check_properties(properties or {})
     fragments: list[Fragment] = []
     if reader is not None:
@@ -58,7 +55,7 @@ def create_table(
             keys=keys,
         )
         if keys is not None:
-            _check_distinct(log, fragments, key, keys, context)
+            check_distinct(log.store, fragments, key, context, keys=keys)
     return register_table(
         name,
         log,
@@ -69,6 +66,19 @@ def create_table(
         properties=checked,
         context=context,
     )
+
+
+def planned(name: str, arrow: pa.Schema, primary_key: Sequence[str]) -> tuple[Schema, int, list[Field]]:
+    """What a new table's schema will be, the next free field id, and the columns of its primary key.
+
+    Raises:
+        NotFoundError, InvalidInputError: columns that make no table, or a key that can't be one.
+    """
+    schema, next_field_id = schema_from_arrow(arrow)
+    if not schema.fields:
+        raise InvalidInputError(f"table {name!r} needs at least one column")
+    schema = with_key(schema, primary_key)
+    return schema, next_field_id, [schema.field(column) for column in primary_key]
 
 
 def with_key(schema: Schema, primary_key: Sequence[str]) -> Schema:
@@ -89,17 +99,30 @@ def with_key(schema: Schema, primary_key: Sequence[str]) -> Schema:
     return msgspec.structs.replace(schema, fields=fields)
 
 
-def _check_distinct(
-    log: TableLog, fragments: Sequence[Fragment], key: Sequence[Field], keys: KeyCollector, context: Context
+def check_distinct(
+    store: Store,
+    fragments: Sequence[Fragment],
+    key: Sequence[Field],
+    context: Context,
+    *,
+    keys: KeyCollector | None = None,
 ) -> None:
-    files = DataFiles(log.store, context)
+    """Refuse fragments of a new table in which a primary key occurs twice, and remove their files.
+
+    `keys` has hashed the keys while they were written; without it they are read again.
+
+    Raises:
+        InvalidInputError: names some.
+    """
+    files = DataFiles(store, context)
     readers = [
         FragmentReader(fragment, files=files, load_deletes=lambda _: BitMap64()) for fragment in fragments
     ]
+    guard = KeyGuard.of(readers, key) if keys is None else KeyGuard(readers, key, keys.hashes)
     try:
-        KeyGuard(readers, key, keys.hashes).check_distinct()
+        guard.check_distinct()
     except InvalidInputError:
-        discard(log.store, fragments)
+        discard(store, fragments)
         raise
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
@@ -340,6 +340,16 @@ class KeyGuard:
         self._keys = WrittenKeys(readers, fields, hashes, rows)
         self._fields = fields
         self._checked: Snapshot | None = None
+
+    @classmethod
+    def of(cls, readers: Sequence[FragmentReader], fields: Sequence[Field]) -> Self:
+        """A guard of all rows of fragments that others wrote: their keys are read once, and hashed."""
+        parts = [np.empty(0, np.uint64)]
+        for reader in readers:
+            for start in range(0, reader.fragment.row_count, _MORSEL):
+                stop = min(start + _MORSEL, reader.fragment.row_count)
+                parts.append(hash_keys(reader.read(list(fields), start, stop).columns))
+        return cls(readers, fields, np.concatenate(parts))
 
     def check_distinct(self) -> None:
         """Refuse keys that occur twice among the rows.

@@ -8,7 +8,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 
 from vectorlake.errors import AlreadyExistsError, InvalidInputError
@@ -18,7 +17,6 @@ from vectorlake.metadata.fragment import Fragment
 from vectorlake.metadata.manifest import Manifest, decode_manifest
 from vectorlake.metadata.snapshot import ManifestRef, Snapshot
 from vectorlake.plan.commit import Delta
-from vectorlake.plan.keys import hash_keys
 from vectorlake.schema import Field
 from vectorlake.table.ingest import as_reader, check_columns, conforming
 from vectorlake.table.key_segments import KeyCollector
@@ -42,6 +40,20 @@ class StageMode(StrEnum):
     """They replace all rows."""
     UPSERT = "upsert"
     """They replace the rows that have their primary keys; the others are added."""
+
+    @classmethod
+    def parse(cls, mode: str | StageMode) -> StageMode:
+        """The mode of a name.
+
+        Raises:
+            InvalidInputError: there is none.
+        """
+        try:
+            return cls(mode)
+        except ValueError as e:
+            raise InvalidInputError(
+                f"mode must be 'append', 'overwrite' or 'upsert', not {mode!r}; create_table makes a new table"
+            ) from e
 
 
 @dataclass(frozen=True)
@@ -191,10 +203,7 @@ def commit_staged(
         AlreadyExistsError: appended rows have primary keys that the table has. After both the files are removed.
         ConflictError: as for `Table.append`, `overwrite` and `upsert`.
     """
-    try:
-        chosen = StageMode(mode)
-    except ValueError as e:
-        raise InvalidInputError(f"mode must be 'append', 'overwrite' or 'upsert', not {mode!r}") from e
+    chosen = StageMode.parse(mode)
     fragments = [fragment for part in staged for fragment in part.fragments()]
     if chosen is StageMode.UPSERT:
         return _upsert(table, fragments, _columns(staged), position)
@@ -239,9 +248,7 @@ def _guard(view: View, fragments: Sequence[Fragment]) -> KeyGuard | None:
     if not enforced(view.snapshot):
         return None
     fields = key_fields(view.snapshot.schema, view.snapshot.primary_key)
-    hashes = [hash_keys(batch.columns) for batch in _batches(view, fragments, fields)]
-    readers = [view.reader(fragment) for fragment in fragments]
-    guard = KeyGuard(readers, fields, np.concatenate([np.empty(0, np.uint64), *hashes]))
+    guard = KeyGuard.of([view.reader(fragment) for fragment in fragments], fields)
     try:
         guard.check_distinct()
     except InvalidInputError:
