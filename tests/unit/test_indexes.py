@@ -437,13 +437,17 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "kind": ({"kind": "plian"}, vl.InvalidInputError, "unknown index kind 'plian'.*did you mean 'plain'"),
     "option": ({"kind": "plain", "nlist": 3}, vl.InvalidInputError, "no option 'nlist'"),
     "metric": ({"kind": "plain", "metric": "cosin"}, vl.InvalidInputError, "did you mean 'cosine'"),
+    "bits of floats": (
+        {"kind": "ivf", "metric": "hamming"}, vl.InvalidInputError, "counts differing bits.*'vec'"),
+    "bits of floats, one by one": (
+        {"kind": "flat", "metric": "hamming"}, vl.InvalidInputError, "counts differing bits.*'vec'"),
     "column": ({"column": "vek", "kind": "plain"}, vl.NotFoundError, "vek"),
     "no vectors": ({"column": "price", "kind": "plain"}, vl.InvalidInputError, "float64, not a vector"),
     "name": ({"kind": "plain", "name": "a/b"}, vl.InvalidInputError, "name is made of"),
     "taken": ({"kind": "plain", "name": "vec_plain"}, vl.AlreadyExistsError, "there is an index 'vec_plain'"),
     "memory": ({"kind": "plain", "memory_limit": 10}, vl.InvalidInputError, "memory_limit must be"),
     "threads": ({"kind": "plain", "threads": 0}, vl.InvalidInputError, "threads must be"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -26,9 +26,11 @@ Options = Annotated[
         "--option", metavar="KEY=VALUE", help="An option of the kind; repeatable. The rest is chosen"
     ),
 ]
-Threads = Annotated[int | None, typer.Option("--threads", help="How many may work; one a core by default")]
-Memory = Annotated[int, typer.Option("--memory-mib", help="MiB to use, roughly")]
-Seed = Annotated[int, typer.Option("--seed", help="Of everything random")]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="How many may work; one a core by default")
+]
+Memory = Annotated[int, typer.Option("--memory-mib", min=32, help="MiB to use, roughly")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of everything random")]
 
 
 def register(app: typer.Typer) -> None:
@@ -124,12 +126,14 @@ def evaluate(
     lake: Lake,
     table: TableName,
     index: IndexName,
-    k: Annotated[int, typer.Option("-k", help="Recall of so many neighbours")] = 10,
-    sample: Annotated[int, typer.Option("--sample", help="How many rows are asked for")] = 200,
+    k: Annotated[int, typer.Option("-k", "--k", min=1, help="Recall of so many neighbours")] = 10,
+    sample: Annotated[int, typer.Option("--sample", min=1, help="How many rows are asked for")] = 200,
     target_recall: Annotated[
         float | None, typer.Option("--target-recall", help="Search for this recall; 0.95 by default")
     ] = None,
-    nprobe: Annotated[int | None, typer.Option("--nprobe", help="Partitions to look at instead")] = None,
+    nprobe: Annotated[
+        int | None, typer.Option("--nprobe", min=1, help="Partitions to look at instead")
+    ] = None,
     threads: Threads = None,
 ) -> None:
     """Measure an index's recall against the exact answer, and its speed."""

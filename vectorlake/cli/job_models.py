@@ -33,7 +33,7 @@ def cluster(
     options: JobOptions,
     lake: Lake,
     table: TableName,
-    k: Annotated[int, typer.Option("-k", min=1, help="Clusters")],
+    k: Annotated[int, typer.Option("-k", "--k", min=1, help="Clusters")],
     column: Column = None,
     as_column: Annotated[str, typer.Option("--as-column", help="The column of the clusters")] = "cluster",
     metric: Annotated[str, typer.Option("--metric", help="l2 or cosine")] = "l2",

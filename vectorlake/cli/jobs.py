@@ -67,7 +67,7 @@ def knn_join(
         str | None,
         typer.Option("--query-columns", metavar="A,B,…", help="Columns of the queries to carry along"),
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="Neighbours of each")] = 10,
+    k: Annotated[int, typer.Option("-k", "--k", min=1, help="Neighbours of each")] = 10,
     column: Annotated[
         str | None, typer.Option("--column", help="TABLE's vectors; needed if there are several")
     ] = None,

@@ -25,6 +25,7 @@ from vectorlake.schema import (
     listing,
     storage_array,
 )
+from vectorlake.table.indexable import check_bits
 
 
 @dataclass(frozen=True)
@@ -235,11 +236,8 @@ def refuse_metric(metric: Metric, column: Field) -> None:
     """
     if is_multivector(column.type):
         check_maxsim_metric(metric)
-    elif metric is Metric.HAMMING and element_of(column) != "uint8":
-        raise InvalidInputError(
-            f"metric 'hamming' counts differing bits of binary vectors, but column {column.name!r} is "
-            f'{describe(column.type, column.logical)}: choose l2, cosine or dot, or store vl.vector(n, "binary")'
-        )
+    else:
+        check_bits(metric, column)
 
 
 def as_bits(queries: Queries, column: Field) -> Queries:

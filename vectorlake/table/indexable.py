@@ -9,6 +9,7 @@ from vectorlake.kernels.metric import Metric
 from vectorlake.metadata.index import Index
 from vectorlake.metadata.snapshot import Snapshot
 from vectorlake.schema import Field, describe, is_multivector, is_vector, listing
+from vectorlake.table.coverage import shape_of
 from vectorlake.table.view import View
 
 
@@ -38,6 +39,20 @@ def index_column(snapshot: Snapshot, column: str | None) -> Field:
     return fields[0]
 
 
+def check_bits(metric: Metric, column: Field) -> None:
+    """Refuse to count the bits of what are no bits.
+
+    Raises:
+        InvalidInputError: hamming, on anything but uint8.
+    """
+    shape = shape_of(column)
+    if metric is Metric.HAMMING and (shape is None or shape[1] != "uint8"):
+        raise InvalidInputError(
+            f"metric 'hamming' counts differing bits of binary vectors, but column {column.name!r} is "
+            f'{describe(column.type, column.logical)}: choose l2, cosine or dot, or store vl.vector(n, "binary")'
+        )
+
+
 def check_supported(kind: IndexKind, field: Field, metric: Metric, element: str) -> None:
     """Refuse what a kind can't do.
 
@@ -55,6 +70,7 @@ def check_supported(kind: IndexKind, field: Field, metric: Metric, element: str)
         raise InvalidInputError(
             f"an index of kind {kind.name!r} has no metric {metric.value!r}; its metrics are {known}"
         )
+    check_bits(metric, field)
     if element not in kind.elements:
         raise InvalidInputError(
             f"an index of kind {kind.name!r} can't hold column {field.name!r}: its vectors are of {element}, and the kind "
