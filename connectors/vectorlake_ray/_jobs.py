@@ -46,6 +46,9 @@ class RayExecutor:
             for ref in running:
                 ray.cancel(ref, force=True)
 
+    def close(self) -> None:
+        """Nothing is kept: the cluster is the user's."""
+
 
 def _attempt(call: Call, ref: Any) -> Attempt:
     try:

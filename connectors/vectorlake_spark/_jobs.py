@@ -47,6 +47,9 @@ class SparkExecutor:
             pool.shutdown(wait=True)
             sent.destroy()
 
+    def close(self) -> None:
+        """Nothing is kept: the session is the user's."""
+
     def _one(self, group: str, sent: Broadcast[bytes], call: Call) -> Attempt:
         self._context.setJobGroup(group, f"{call.stage}: {call.task}", interruptOnCancel=True)
         (result,) = (

@@ -1,13 +1,8 @@
-"""One job of each kind over a small lake, and executors that end badly: for tests that kill workers and drivers."""
+"""One job of each kind over a small lake, for tests that kill workers and drivers."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +12,6 @@ import vectorlake_jobs
 from plain_functions import Embedder
 
 import vectorlake as vl
-from vectorlake.jobs import Attempt, Call, Capacity, executor_named
 
 ROWS = 240
 DIMENSION = 8
@@ -134,40 +128,3 @@ CASES = {
     "dedup": Case(_dedup, "distinct", lambda lake: lake.table("distinct").to_arrow().to_pydict()),
     "compact": Case(_compact, "items", lambda lake: (_rows(lake), len(lake.table("items").fragments()))),
 }
-
-
-class Disturbed:
-    """Processes of this machine, to which something happens once so many tasks are done."""
-
-    def __init__(self, after: int, happens: Callable[[], None]) -> None:
-        self._inner = executor_named("local")
-        self._left, self._happens = after, happens
-
-    def capacity(self, workers: int | None) -> Capacity:
-        return self._inner.capacity(workers)
-
-    def run(self, payload: bytes, calls: Sequence[Call], *, workers: int) -> Iterator[Attempt | None]:
-        for attempt in self._inner.run(payload, calls, workers=workers):
-            if attempt is not None and attempt.record is not None:
-                self._left -= 1
-                if self._left == 0:
-                    self._happens()
-            yield attempt
-
-
-def kill_a_worker() -> None:
-    workers = multiprocessing.active_children()
-    assert workers, "there is none to kill"
-    pid = workers[0].pid
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    case, folder, after, mark = sys.argv[1:]
-
-    def stall() -> None:
-        Path(mark).touch()
-        time.sleep(600)
-
-    CASES[case].start(vl.connect(folder), job_id="j", engine=Disturbed(int(after), stall), workers=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
@@ -135,7 +136,7 @@ def run_job(
         clock,
         new_id,
     )
-    with span("job", kind=job.name, job=identity):
+    with span("job", kind=job.name, job=identity), closing(executor):
         return running.to_end()
 
 

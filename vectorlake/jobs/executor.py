@@ -76,6 +76,10 @@ class Executor(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Let go of what is kept from one `run` to the next. Called at the end of each job; `run` may follow again."""
+        ...
+
 
 def worker_died(call: Call, why: str) -> Attempt:
     """The attempt of a call whose worker did not live to tell."""

@@ -20,18 +20,24 @@ from vectorlake.kernels.team import cores
 _TICK: Final = 0.5
 _GOODBYE: Final = 5.0
 """Seconds in which a process that was asked to end has to."""
+_PAYLOAD: Final = b""
+"""Tells a worker that what follows is a payload, and no task."""
 
 
 def _serve(pipe: Connection) -> None:
-    """A worker's whole life: a payload, then tasks, until the driver closes the pipe or dies."""
+    """A worker's whole life: a payload, tasks, another payload, …, until the driver closes the pipe or dies."""
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches the whole group; the driver decides what follows
     with suppress(EOFError, OSError):
         pipe.send_bytes(b"")
-        payload = pipe.recv_bytes()
+        payload = b""
         while True:
-            pipe.send_bytes(run_task(payload, pipe.recv_bytes()))
+            told = pipe.recv_bytes()
+            if told == _PAYLOAD:
+                payload = pipe.recv_bytes()
+            else:
+                pipe.send_bytes(run_task(payload, told))
 
 
 @dataclass
@@ -39,6 +45,7 @@ class _Worker:
     process: BaseProcess
     pipe: Connection
     ready: bool = False
+    payload: bytes | None = None
     call: Call | None = None
 
     @classmethod
@@ -50,6 +57,45 @@ class _Worker:
         process.start()
         its.close()
         return cls(process, mine)
+
+    @property
+    def free(self) -> bool:
+        return self.ready and self.call is None and not self.pipe.closed
+
+    def give(self, payload: bytes, call: Call) -> bool:
+        """Let it begin a task; False if it is not there any more."""
+        try:
+            if self.payload is not payload:
+                self.pipe.send_bytes(_PAYLOAD)
+                self.pipe.send_bytes(payload)
+                self.payload = payload
+            self.pipe.send_bytes(call.data)
+        except OSError:
+            self.end()
+            return False
+        self.call = call
+        return True
+
+    def hear(self) -> Attempt | None:
+        """How its task ended, in an attempt or in its death; None where it has only told that it's there.
+
+        Raises:
+            UnsupportedError: it could not be started.
+        """
+        call, self.call = self.call, None
+        try:
+            said = self.pipe.recv_bytes()
+        except (EOFError, OSError):
+            death = self.death()
+            self.end()
+            if not self.ready:
+                raise UnsupportedError(
+                    f"workers can't be started: {death}. A script that starts a job needs "
+                    'if __name__ == "__main__": around what it does, since workers import it; or choose engine "threads"'
+                ) from None
+            return None if call is None else worker_died(call, death)
+        self.ready = True
+        return None if call is None else Attempt.from_bytes(said)
 
     def end(self) -> None:
         """Let it go; a task that it's doing is lost."""
@@ -73,7 +119,13 @@ class _Worker:
 
 
 class Processes:
-    """Runs tasks in processes that are started for a stage and end with it. Closed, it ends them at once."""
+    """Runs tasks in processes, which wait for the next stage when one is done.
+
+    An iterator that is closed ends those that are at work, at once; `close` ends all.
+    """
+
+    def __init__(self) -> None:
+        self._idle: deque[_Worker] = deque()
 
     def capacity(self, workers: int | None) -> Capacity:
         """By default one worker a core."""
@@ -87,55 +139,43 @@ class Processes:
             UnsupportedError: workers can't be started, as in a script whose main part runs when it is imported.
         """
         waiting = deque(calls)
+        left = len(calls)
         crew: list[_Worker] = []
         try:
-            left = len(calls)
-            crew.extend(_Worker.start() for _ in range(min(workers, left)))
             while left:
+                while len(crew) < min(workers, left):
+                    crew.append(self._hired())
+                for worker in crew:
+                    if waiting and worker.free and worker.give(payload, waiting[0]):
+                        waiting.popleft()
+                crew = [worker for worker in crew if not worker.pipe.closed]
                 ready = wait([worker.pipe for worker in crew], timeout=_TICK)
-                if not ready:
+                if crew and not ready:
                     yield None
                 for worker in [one for one in crew if one.pipe in ready]:
-                    attempt = self._heard(worker, payload, waiting)
-                    if worker.pipe.closed:
-                        crew.remove(worker)
-                        if waiting:
-                            crew.append(_Worker.start())
+                    attempt = worker.hear()
                     if attempt is not None:
                         left -= 1
                         yield attempt
+                crew = [worker for worker in crew if not worker.pipe.closed]
         finally:
             for worker in crew:
-                worker.end()
+                if worker.call is None and not worker.pipe.closed:
+                    self._idle.append(worker)
+                else:
+                    worker.end()
 
-    def _heard(self, worker: _Worker, payload: bytes, waiting: deque[Call]) -> Attempt | None:
-        """Take in what a worker says, and give it the next task; the attempt that ended, if one did."""
-        call, attempt = worker.call, None
-        try:
-            said = worker.pipe.recv_bytes()
-            if call is not None:
-                attempt = Attempt.from_bytes(said)
-            else:
-                worker.ready = True
-                worker.pipe.send_bytes(payload)
-            worker.call = None
-            if waiting:
-                worker.call = waiting.popleft()
-                worker.pipe.send_bytes(worker.call.data)
-        except (EOFError, OSError):
-            death = worker.death()
-            lost, worker.call = worker.call, None
+    def close(self) -> None:
+        """As every executor does: the processes end."""
+        for worker in self._idle:  # all at once: each takes a moment to end
             worker.pipe.close()
-            if not worker.ready:
-                raise UnsupportedError(
-                    f"workers can't be started: {death}. A script that starts a job needs "
-                    'if __name__ == "__main__": around what it does, since workers import it; or choose engine "threads"'
-                ) from None
-            if attempt is not None and lost is not None:  # it died between its task and the next one
-                waiting.appendleft(lost)
-            elif lost is not None:
-                return worker_died(lost, death)
-        return attempt
+        while self._idle:
+            self._idle.pop().end()
+
+    def _hired(self) -> _Worker:
+        with suppress(IndexError):
+            return self._idle.pop()
+        return _Worker.start()
 
 
 def executor() -> Processes:

@@ -34,6 +34,9 @@ class Threads:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
+    def close(self) -> None:
+        """Nothing is kept."""
+
 
 def executor() -> Threads:
     """The executor of this module."""
