@@ -6,10 +6,14 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from vectorlake.testing.s3 import S3Server, s3_server
+
+if TYPE_CHECKING:
+    from job_kills import Kills
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +21,14 @@ def s3() -> Iterator[S3Server]:
     """One server per test process; tests that ask for it are marked `s3` and work under `fresh_uri()`."""
     with s3_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def kills(tmp_path_factory: pytest.TempPathFactory) -> Kills:
+    """What jobs leave that nobody disturbs, for tests that kill their workers and drivers."""
+    from job_kills import Kills
+
+    return Kills.prepare(tmp_path_factory.mktemp("kills"))
 
 
 @pytest.fixture

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
+import sys
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -11,7 +13,10 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("pyspark", reason="pyspark is in the extra spark")
+pyspark = pytest.importorskip("pyspark", reason="pyspark is in the extra spark")
+
+ROOT = Path(__file__).parents[2]
+SUBMIT = Path(pyspark.__file__).parent / "bin" / "spark-submit"
 
 CONFIG = {
     "spark.ui.enabled": "false",
@@ -25,6 +30,20 @@ CONFIG = {
 }
 
 
+def environment() -> dict[str, str]:
+    """What `spark-submit` needs to run scripts with this Python and the sources."""
+    places = [str(ROOT), str(ROOT / "connectors"), str(ROOT / "jobs")]
+    quick = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(places),
+        "PYSPARK_PYTHON": sys.executable,
+        "PYSPARK_DRIVER_PYTHON": sys.executable,
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "JDK_JAVA_OPTIONS": quick,
+    }
+
+
 @cache
 def warehouse() -> Path:
     """Where Spark would put tables of its own."""
@@ -33,10 +52,10 @@ def warehouse() -> Path:
     return folder
 
 
-def session() -> Any:
-    """The session, with two tasks at a time; a new one if somebody has stopped it. It ends with the process."""
+def session(*, cores: int = 2) -> Any:
+    """The session, with so many tasks at a time; a new one if somebody has stopped it. It ends with the process."""
     import vectorlake_spark
 
     return vectorlake_spark.session(
-        "local[2]", config={**CONFIG, "spark.sql.warehouse.dir": str(warehouse() / "warehouse")}
+        f"local[{cores}]", config={**CONFIG, "spark.sql.warehouse.dir": str(warehouse() / "warehouse")}
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,28 +10,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from spark_support import SUBMIT, environment
 
 import vectorlake as vl
 
-pyspark = pytest.importorskip("pyspark", reason="pyspark is in the extra spark")
 vectorlake_spark = pytest.importorskip("vectorlake_spark")
 
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "examples" / "spark_etl.py"
-SUBMIT = Path(pyspark.__file__).parent / "bin" / "spark-submit"
-
-
-def environment() -> dict[str, str]:
-    places = [str(ROOT), str(ROOT / "connectors"), str(ROOT / "jobs")]
-    quick = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(places),
-        "PYSPARK_PYTHON": sys.executable,
-        "PYSPARK_DRIVER_PYTHON": sys.executable,
-        "SPARK_LOCAL_IP": "127.0.0.1",
-        "JDK_JAVA_OPTIONS": quick,
-    }
+SCRIPT = Path(__file__).parents[2] / "examples" / "spark_etl.py"
 
 
 def run(command: list[str]) -> None:

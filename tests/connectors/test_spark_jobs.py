@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import job_cases
+import job_kills
+import plain_functions
 import plain_job
+import pyarrow as pa
 import pytest
+import vectorlake_jobs
+from job_cases import CASES
+from job_kills import Kills
 from plain_job import CountJob
-from spark_support import session
+from spark_support import SUBMIT, environment, session
 
 import vectorlake as vl
 from vectorlake.jobs import JobFailedError, job_status, run_job
@@ -17,10 +25,15 @@ pytest.importorskip("vectorlake_spark")
 pytestmark = pytest.mark.slow
 
 
+def send_modules() -> None:
+    """Spark's workers have a path of their own, on which the tests are not."""
+    for module in (plain_job, plain_functions, job_cases, job_kills):
+        session().sparkContext.addPyFile(module.__file__)
+
+
 @pytest.fixture
 def table(tmp_path: Path) -> vl.Table:
-    # Spark's workers have a path of their own, on which the tests are not.
-    session().sparkContext.addPyFile(plain_job.__file__)
+    send_modules()
     return vl.connect(tmp_path / "lake").create_table("t", {"id": list(range(40))})
 
 
@@ -73,3 +86,43 @@ def test_a_job_that_failed_goes_on_where_it_stopped(table: vl.Table, count: Call
     done = run_job(job, job_id="j", engine="spark")
     assert (done.executed, done.reused) == (2, 3)
     assert executions(job) == [1, 1, 3, 1]
+
+
+# --- every job: its worker killed, its driver killed
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_a_killed_worker(kills: Kills, tmp_path: Path, name: str) -> None:
+    send_modules()
+    kills.kill_worker("spark", name, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def killed(kills: Kills, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("killed")
+    kills.start_driver("spark", folder).kill()
+    return folder
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_a_killed_driver(kills: Kills, killed: Path, name: str) -> None:
+    send_modules()
+    kills.resume("spark", name, killed)
+
+
+# --- as a script
+
+
+def test_spark_submit_starts_a_job(tmp_path: Path) -> None:
+    values = pa.FixedSizeListArray.from_arrays(pa.array(range(80), pa.float32()), 2)
+    vl.connect(tmp_path / "lake").create_table("v", {"id": list(range(40)), "vec": values})
+    script = Path(vectorlake_jobs.__file__).with_name("__main__.py")
+    how = ["knn-join", str(tmp_path / "lake"), "v", "--as-column", "near", "-k", "1", "--engine", "spark"]
+    command = [str(SUBMIT), "--master", "local[2]", str(script), *how]
+    done = subprocess.run(
+        command, env=environment(), capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "column near" in done.stdout
+    near = vl.connect(tmp_path / "lake").table("v").scan(["near"]).to_arrow()["near"]
+    assert near.null_count == 0

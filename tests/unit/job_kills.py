@@ -43,8 +43,8 @@ from vectorlake.metadata.job import RESULTS
 
 DAYS = dt.timedelta(days=1)
 JOB = "j"
-_DRIVER = "VECTORLAKE_TEST_DRIVER"
-"""The environment variable by which all processes of a driver are found."""
+MARK = "VECTORLAKE_TEST_PROCESS"
+"""The environment variable by which what a process has started is found."""
 
 
 class Fate(Enum):
@@ -135,14 +135,19 @@ class Kills:
     undisturbed: Mapping[str, Undisturbed]
 
     @classmethod
-    def prepare(cls, folder: Path, names: Sequence[str] = tuple(CASES)) -> Kills:
+    def prepare(cls, folder: Path) -> Kills:
+        """Run each job once."""
         make_lake(folder / "lake")
         undisturbed = {}
-        for name in names:
+        for name, case in CASES.items():
             lake = _copied(folder, folder / "undisturbed" / name)
-            done = CASES[name].start(lake, engine="threads", workers=1)
-            undisturbed[name] = Undisturbed(CASES[name].contents(lake), done.executed)
+            done = case.start(lake, engine="threads", workers=1)
+            undisturbed[name] = Undisturbed(case.contents(lake), done.executed)
         return cls(folder, undisturbed)
+
+    def only(self, *names: str) -> Kills:
+        """With these jobs."""
+        return replace(self, undisturbed={name: self.undisturbed[name] for name in names})
 
     def kill_worker(self, engine: str, name: str, folder: Path) -> None:
         """Run a job, one worker of which is killed: it is tried again, and that is all."""
@@ -203,15 +208,15 @@ class Driver:
         command = [sys.executable, __file__, engine, str(folder), json.dumps(enough)]
         places = os.pathsep.join(place for place in sys.path if place)
         process = subprocess.Popen(
-            command, env={**os.environ, "PYTHONPATH": places, _DRIVER: mark, **environment}
+            command, env={**os.environ, "PYTHONPATH": places, MARK: mark, **environment}
         )
         fates = [folder / name / "marks" / "fate" for name in enough]
         try:
-            _wait_until(
+            wait_until(
                 lambda: process.poll() is not None or all(fate.exists() for fate in fates), seconds=120
             )
             assert process.poll() is None, "the driver ended by itself"
-            _wait_until(lambda: all(fate.read_text().endswith("\n") for fate in fates))
+            wait_until(lambda: all(fate.read_text().endswith("\n") for fate in fates))
         except BaseException:
             process.kill()
             process.wait()
@@ -222,22 +227,23 @@ class Driver:
         """Kill it, and wait until all of its processes and all workers that are stuck have ended."""
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
-        _wait_until(lambda: not _marked(self.mark) and not any(map(psutil.pid_exists, self.workers)))
+        wait_until(lambda: not marked(self.mark) and not any(map(psutil.pid_exists, self.workers)))
 
 
-def _marked(mark: str) -> list[int]:
-    """The processes that a driver has started, and those that they have."""
+def marked(mark: str) -> list[int]:
+    """The processes that were given a mark, and those that they have started."""
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get(_DRIVER) == mark and process.status() != psutil.STATUS_ZOMBIE:
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process.pid)
         except psutil.Error:
             continue
     return found
 
 
-def _wait_until(holds: Callable[[], bool], *, seconds: float = 60) -> None:
+def wait_until(holds: Callable[[], bool], *, seconds: float = 60) -> None:
+    """Wait until something holds; fails if it never does."""
     until = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < until

@@ -14,11 +14,6 @@ import vectorlake as vl
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def kills(tmp_path_factory: pytest.TempPathFactory) -> Kills:
-    return Kills.prepare(tmp_path_factory.mktemp("kills"))
-
-
 @pytest.mark.parametrize("name", list(CASES))
 def test_a_killed_worker(kills: Kills, tmp_path: Path, name: str) -> None:
     kills.kill_worker("local", name, tmp_path)
@@ -37,8 +32,7 @@ def test_a_killed_driver(kills: Kills, killed: Path, name: str) -> None:
 
 
 def test_a_job_that_nobody_resumes_leaves_nothing(kills: Kills, tmp_path: Path) -> None:
-    one = Kills(kills.folder, {"build-index": kills.undisturbed["build-index"]})
-    one.start_driver("local", tmp_path).kill()
+    kills.only("build-index").start_driver("local", tmp_path).kill()
     table = vl.connect(tmp_path / "build-index" / "lake").table("items")
     referenced = {path for path in files_of(table) if path.startswith("index/")}
     assert {info.path for info in table.store.list("index")} > referenced

@@ -24,7 +24,9 @@ _MIB: Final = 1 << 20
 
 Engine = Annotated[
     str,
-    typer.Option("--engine", metavar="NAME", help="local, threads, spark or ray", rich_help_panel=_PANEL),
+    typer.Option(
+        "--engine", metavar="NAME", help="local, threads, spark, ray or daft", rich_help_panel=_PANEL
+    ),
 ]
 Workers = Annotated[
     int | None,

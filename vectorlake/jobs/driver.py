@@ -107,7 +107,7 @@ def run_job(
     Args:
         job: what to do.
         job_id: names this job among those that write the same table; by default a new name.
-        engine: `"local"` (processes of this machine), `"threads"`, `"spark"`, `"ray"`, or an executor.
+        engine: `"local"` (processes of this machine), `"threads"`, `"spark"`, `"ray"`, `"daft"`, or an executor.
         workers: tasks at a time; by default as many as the engine has room for.
         memory_limit: bytes to use, roughly. On one machine the workers share it; in a cluster it is each worker's.
         retries: how often a failed task is tried again; a wrong argument or damaged file fails at once.

@@ -97,6 +97,7 @@ ENGINES: Final = {
     "threads": _Engine("vectorlake.jobs.threads"),
     "spark": _Engine("vectorlake_spark._jobs", "spark"),
     "ray": _Engine("vectorlake_ray._jobs", "ray"),
+    "daft": _Engine("vectorlake_daft._jobs", "daft"),
 }
 """The modules in which executors are, each with a function `executor()`."""
 
