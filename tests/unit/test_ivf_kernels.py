@@ -151,6 +151,7 @@ def test_products_with_centroids_are_those_of_numpy(queries: int, partitions: in
 def test_the_nearest_partitions_are_chosen_and_come_wave_by_wave(waves: list[int]) -> None:
     rng = np.random.default_rng(len(waves))
     distances = rng.permutation(60 * 20).reshape(20, 60).astype(np.float32)
+    handicaps = rng.integers(0, 300, 60).astype(np.float32)
     probes, shifts = np.empty((20, 17), np.int32), np.empty((20, 17), np.float32)
     dead = np.zeros(20, np.uint8)
     dead[4] = 1
@@ -165,6 +166,7 @@ def test_the_nearest_partitions_are_chosen_and_come_wave_by_wave(waves: list[int
         0,
         np.array(waves, np.int64),
         np.empty((0, 1), np.float32),
+        handicaps,
         17,
         probes,
         shifts,
@@ -172,9 +174,10 @@ def test_the_nearest_partitions_are_chosen_and_come_wave_by_wave(waves: list[int
     assert (probes[4] == -1).all()
     alive = dead == 0
     assert (np.take_along_axis(distances, probes, 1)[alive] == shifts[alive]).all()
-    order = np.sort(distances, axis=1)
+    chosen = np.take_along_axis(distances + handicaps, probes, 1)[alive]
+    order = np.sort(distances + handicaps, axis=1)[alive]
     for end in (*waves, 17):
-        assert (np.sort(shifts[alive, :end], axis=1) == order[alive, :end]).all()
+        assert (np.sort(chosen[:, :end], axis=1) == order[:, :end]).all()
 
 
 def test_only_what_is_allowed_passes_and_the_nearest_of_it() -> None:

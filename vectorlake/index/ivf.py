@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -13,9 +14,11 @@ from vectorlake.index.ivf_search import IvfSearcher
 from vectorlake.index.protocol import Arrays, ArraySource, Block, Config, Facts, Resolved, Vectors
 from vectorlake.kernels.metric import Metric
 
-_SHARES: Final = (64, 32, 16, 8, 4, 2, 1)
-"""Of the partitions, the parts of which calibration probes: one in so many."""
-_POOLS: Final = (20, 40, 80, 200)
+_LEAST_SHARE: Final = 64
+"""Calibration probes at least one in so many partitions."""
+_RUNGS: Final = 3
+"""So many rungs double what is probed: between two that are far apart, recall is known too badly to aim at."""
+_POOLS: Final = (20, 30, 40, 60, 80, 100, 130, 160, 200, 300)
 
 
 class IvfKind:
@@ -75,5 +78,6 @@ class IvfKind:
 
     def efforts(self, config: Config, rows: int) -> Sequence[tuple[int, int]]:
         nlist = int(config.options["nlist"])
-        probes = sorted({max(1, nlist // part) for part in _SHARES})
+        rungs = range(round(_RUNGS * math.log2(_LEAST_SHARE)), -1, -1)
+        probes = sorted({max(1, round(nlist * 2 ** (-rung / _RUNGS))) for rung in rungs})
         return [(probe, pool) for probe in probes for pool in _POOLS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,6 +28,8 @@ _ORDER: Final = "rotation.order"
 _FACTORS: Final = "rotation.factors"
 _ACROSS: Final = "rotation.across"
 _CODEBOOK: Final = "codebook"
+_SPREADS: Final = "spreads"
+"""Files of earlier builds don't have it."""
 NAMES: Final = (_MEAN, _SCALE, _OFFSET, _ORDER, _FACTORS, _ACROSS, CENTROIDS, _CODEBOOK)
 
 _STEP: Final = 2048
@@ -47,6 +50,8 @@ class Model:
         order, factors, across: the rotation (see `kernels.ivf.rotation`).
         centroids: float32 [partitions, width].
         codebook: float32 [m, 16, width / m], of product quantisation, else empty.
+        spreads: float32 [partitions], mean squared distance of a partition's rows from its centroid; zeros where it is not
+            known.
     """
 
     config: Config
@@ -59,6 +64,7 @@ class Model:
     across: npt.NDArray[np.float32]
     centroids: npt.NDArray[np.float32]
     codebook: npt.NDArray[np.float32]
+    spreads: npt.NDArray[np.float32]
 
     def arrays(self) -> Arrays:
         """The model as arrays."""
@@ -72,6 +78,7 @@ class Model:
             # They were learnt such that this loses nothing, where they can be.
             CENTROIDS: half if (half := _halved(self.centroids)) is not None else self.centroids,
             _CODEBOOK: self.codebook,
+            _SPREADS: self.spreads,
         }
 
     @property
@@ -96,6 +103,7 @@ def model_of(arrays: Arrays | ArraySource, config: Config) -> Model:
         np.array(arrays[name]) for name in NAMES
     )
     centroids = centroids.astype(np.float32)
+    spreads = np.array(arrays[_SPREADS]) if _SPREADS in arrays else np.zeros(len(centroids), np.float32)
     shape = shape_of(config)
     width = shape.width
     if (
@@ -105,11 +113,14 @@ def model_of(arrays: Arrays | ArraySource, config: Config) -> Model:
         or (len(order) and (order.shape[1] != width or width % max(across.shape[1], 1)))
         or centroids.shape[1:] != (width,)
         or not len(centroids)
+        or spreads.shape != (len(centroids),)
     ):
         raise CorruptDataError(
             f"the arrays of an ivf model don't fit vectors of dimension {config.dimension}: rebuild the index"
         )
-    return Model(config, shape, mean, float(scale[0]), offset, order, factors, across, centroids, codebook)
+    return Model(
+        config, shape, mean, float(scale[0]), offset, order, factors, across, centroids, codebook, spreads
+    )
 
 
 def transformed(
@@ -185,18 +196,18 @@ def train(vectors: Vectors, config: Config, *, rng: np.random.Generator, threads
     codebook = np.empty((0, 16, 1), np.float32)
     if options["codes"] == PQ:
         codebook = _train_codebook(usable, centroids, int(options["pq_m"]), rng)
-    return Model(
-        config,
-        shape,
-        model.mean,
-        model.scale,
-        model.offset,
-        model.order,
-        model.factors,
-        model.across,
-        centroids,
-        codebook,
+    return dataclasses.replace(
+        model, centroids=centroids, codebook=codebook, spreads=_spreads_of(usable, centroids)
     )
+
+
+def _spreads_of(rows: npt.NDArray[np.float32], centroids: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """How far from its centroid a partition's rows are, squared, in the mean; where there are none, as those of all are."""
+    places, distances = nearest_centroids(rows, centroids)
+    counts = np.bincount(places, minlength=len(centroids))
+    sums = np.bincount(places, distances, minlength=len(centroids))
+    usual = float(distances.mean(dtype=np.float64))
+    return np.where(counts > 0, sums / np.maximum(counts, 1), usual).astype(np.float32)
 
 
 def _rounded(centroids: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -244,6 +255,7 @@ def _untrained(sample: npt.NDArray[Any], config: Config, shape: Shape, rng: np.r
     if config.metric is not Metric.HAMMING:
         mean, scale = _moments(sample, config)
     none = np.empty((0, width), np.float32)
+    unknown = np.empty(0, np.float32)
     blank = Model(
         config,
         shape,
@@ -255,11 +267,12 @@ def _untrained(sample: npt.NDArray[Any], config: Config, shape: Shape, rng: np.r
         across,
         none,
         none,
+        unknown,
     )
     offset = blank.offset
     if config.metric is Metric.DOT:
         offset = transformed(blank, mean[None, :], as_queries=False, threads=1)[0][0]
-    return Model(config, shape, mean, scale, offset, order, factors, across, none, none)
+    return Model(config, shape, mean, scale, offset, order, factors, across, none, none, unknown)
 
 
 def _moments(sample: npt.NDArray[Any], config: Config) -> tuple[npt.NDArray[np.float64], float]:

