@@ -29,13 +29,30 @@ def load(scratch: Store, path: str) -> dict[str, npt.NDArray[Any]]:
         return {name: found[name] for name in found.files}
 
 
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """What an extension type is stored as; any other type itself."""
+    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def plain_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """A column as one array, of what its type is stored as."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return array.storage if isinstance(array, pa.ExtensionArray) else array
+
+
+def vector_size(kind: pa.DataType) -> int | None:
+    """How many numbers the vectors of a type have; None if it is no type of vectors of fixed size."""
+    plain = plain_type(kind)
+    return int(plain.list_size) if pa.types.is_fixed_size_list(plain) else None
+
+
 def matrix_of(column: pa.Array) -> tuple[Matrix, npt.NDArray[np.bool_]]:
     """The vectors of a column that are not null, float32 [m, d], and which rows they are of, bool [n].
 
     Raises:
         InvalidInputError: no vectors of fixed size and numbers.
     """
-    array = column.storage if isinstance(column, pa.ExtensionArray) else column
+    array = plain_array(column)
     kind = array.type
     if not pa.types.is_fixed_size_list(kind):
         raise InvalidInputError(f"this needs a column of vectors of fixed size, not of {kind}")

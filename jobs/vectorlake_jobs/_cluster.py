@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 import vectorlake as vl
 from vectorlake.errors import InvalidInputError
-from vectorlake.jobs import Done, JobRun, Plan, Stage, Task, TaskResult, Work
+from vectorlake.jobs import Done, JobRun, Plan, Stage, StageDone, Task, TaskResult, Work
 from vectorlake_jobs._arrays import Matrix, load, save, unit
 from vectorlake_jobs._fit import (
     SAMPLE,
@@ -27,7 +27,7 @@ from vectorlake_jobs._fit import (
 )
 from vectorlake_jobs._models import Model, nearest
 from vectorlake_jobs._start import RunOptions, start
-from vectorlake_jobs._tables import NewTable, pinned, split_tasks
+from vectorlake_jobs._tables import NewTable
 
 _SAMPLES: Final = 64
 """Sampled rows for each cluster, from which the first centroids come."""
@@ -57,16 +57,6 @@ class Cluster(FitColumn):
     def name(self) -> str:
         return "cluster"
 
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        return {
-            "k": self.k,
-            "metric": self.metric,
-            "iterations": self.iterations,
-            "tolerance": self.tolerance,
-            "batch_share": self.batch_share,
-        }
-
     def first(self, tasks: tuple[Task, ...]) -> Stage:
         rows = sum(task.rows for task in tasks)
         return Stage(SAMPLE, tasks, {"share": share_of(rows, max(_SAMPLES * self.k, 10_000))})
@@ -85,8 +75,8 @@ class Cluster(FitColumn):
             counts += np.bincount(places, minlength=len(centroids))
             spread += float(distances.sum(dtype=np.float64))
         path = f"{work.stage.name}/{task.id}.npz"
-        save(work.scratch, path, sums=sums, counts=counts, inertia=np.array(spread))
-        return TaskResult({"sums": path})
+        save(work.scratch, path, sums=sums, counts=counts)
+        return TaskResult({"sums": path, "inertia": spread})
 
     def fitted(self, done: Done) -> Model | Stage:
         turn = len(done.stages) - 1  # passes done
@@ -101,10 +91,8 @@ class Cluster(FitColumn):
             return self._ended(centroids)
         return self._pass(turn, centroids, seen, done)
 
-    def report(self, done: Done) -> Mapping[str, Any]:
-        passes = done.stages[-2].stage.name
-        total = added_up(done, passes)
-        return {"passes": len(done.stages) - 2, "inertia": float(total["inertia"])}
+    def report(self, done: Done, model: Model) -> Mapping[str, Any]:
+        return {"passes": len(done.stages) - 2, "inertia": _inertia(done.stages[-2])}
 
     def _given(self, rows: Matrix) -> Matrix:
         return unit(rows) if self.metric == "cosine" else rows
@@ -136,13 +124,12 @@ class Cluster(FitColumn):
         after[filled] += share * (means - after[filled])
         if self.metric == "cosine":
             after = unit(after.astype(np.float32)).astype(np.float64)
-        spread = float(total["inertia"]) / max(float(counts.sum()), 1)
+        spread = _inertia(done.stages[-1]) / max(float(counts.sum()), 1)
         farthest = float(((after - before) ** 2).sum(axis=1).max())
         return after.astype(np.float32), farthest / spread if spread else 0.0, seen
 
     def _pass(self, turn: int, centroids: Matrix, seen: npt.NDArray[np.float64], done: Done) -> Stage:
-        table = pinned(self.table, done.sources["table"]).open()
-        tasks = split_tasks(table.scan([self.column]).splits(self.task_rows))
+        tasks = done.stages[0].stage.tasks
         if self.batch_share < 1:
             rng = np.random.default_rng([self.seed, turn, 7])
             wanted = max(1, round(self.batch_share * len(tasks)))
@@ -153,6 +140,12 @@ class Cluster(FitColumn):
     def _ended(self, centroids: Matrix) -> Model:
         settings = {"metric": self.metric, "dimension": centroids.shape[1]}
         return Model("kmeans", settings, {"centroids": centroids})
+
+
+def _inertia(done: StageDone) -> float:
+    """The sum of squared distances that a pass has seen."""
+    # JSON has no NaN, and numpy takes None for it.
+    return float(np.array([value["inertia"] for value in done.values], np.float64).sum())
 
 
 def cluster(

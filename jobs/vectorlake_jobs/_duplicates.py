@@ -18,7 +18,7 @@ import vectorlake as vl
 from vectorlake.errors import InvalidInputError, UnsupportedError
 from vectorlake.extend import ROW_ID, TableRef, hash_keys
 from vectorlake.jobs import Done, Task, Work
-from vectorlake_jobs._arrays import load, save
+from vectorlake_jobs._arrays import load, plain_type, save
 from vectorlake_jobs._fit import dimension_of
 from vectorlake_jobs._forest import Ids, thinned
 from vectorlake_jobs._neighbors import Search
@@ -248,10 +248,7 @@ def check_likeness(table: vl.Table, likeness: Likeness) -> None:
         UnsupportedError: a library is missing.
     """
     fields = [table.schema.field(field.name) for field in table.scan(list(likeness.columns)).fields]
-    kinds = [
-        field.type.storage_type if isinstance(field.type, pa.BaseExtensionType) else field.type
-        for field in fields
-    ]
+    kinds = [plain_type(field.type) for field in fields]
     if isinstance(likeness, SimilarTexts):
         if not (pa.types.is_string(kinds[0]) or pa.types.is_large_string(kinds[0])):
             raise InvalidInputError(f"column {likeness.column!r} holds {fields[0].type}, not text")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final, Unpack
 
 import numpy as np
@@ -16,7 +16,7 @@ import vectorlake as vl
 from vectorlake.errors import AlreadyExistsError, InvalidInputError
 from vectorlake.extend import ColumnWork, Store, TableRef
 from vectorlake.jobs import Done, Job, JobRun, Plan, Stage, Task, TaskResult, Work, commit_once
-from vectorlake_jobs._arrays import Matrix, load, matrix_of, save
+from vectorlake_jobs._arrays import Matrix, load, matrix_of, plain_type, save, vector_size
 from vectorlake_jobs._columns import column_parts, column_result
 from vectorlake_jobs._models import Model
 from vectorlake_jobs._queries import vector_column
@@ -53,9 +53,10 @@ class FitColumn(Job):
     task_rows: int
 
     @property
-    @abstractmethod
     def settings(self) -> Mapping[str, Any]:
-        """What else the result depends on, as JSON."""
+        """What else the result depends on, as JSON: the fields that a job adds."""
+        shared = {field.name for field in fields(FitColumn)}
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in shared}
 
     @abstractmethod
     def first(self, tasks: tuple[Task, ...]) -> Stage | None:
@@ -131,10 +132,10 @@ class FitColumn(Job):
             "version": snapshot.version,
             "column": self.as_column,
             **outcome,
-            **self.report(done),
+            **self.report(done, model),
         }
 
-    def report(self, done: Done) -> Mapping[str, Any]:
+    def report(self, done: Done, model: Model) -> Mapping[str, Any]:
         """What else there is to tell."""
         return {}
 
@@ -300,12 +301,12 @@ def dimension_of(table: vl.Table, column: str) -> int:
         InvalidInputError: it holds no vectors of fixed size.
     """
     kind = table.schema.field(column).type
-    plain = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-    if not pa.types.is_fixed_size_list(plain) or not pa.types.is_primitive(plain.value_type):
+    size = vector_size(kind)
+    if size is None or not pa.types.is_primitive(plain_type(kind).value_type):
         raise InvalidInputError(
             f"column {column!r} of {table.name!r} holds {kind}: a column of vectors is needed"
         )
-    return int(plain.list_size)
+    return size
 
 
 def one_of(name: str, value: str, known: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ import vectorlake as vl
 from vectorlake.errors import InvalidInputError
 from vectorlake.extend import ColumnWork, Store, TableRef
 from vectorlake.jobs import Done, Job, JobRun, Plan, Stage, Task, TaskResult, Work
+from vectorlake_jobs._arrays import plain_array, plain_type, vector_size
 from vectorlake_jobs._columns import ColumnJob
 from vectorlake_jobs._neighbors import FOUND, Search
 from vectorlake_jobs._queries import QUERY, AnyQueries, FileQueries, TableQueries, vector_column
@@ -158,7 +159,7 @@ class Neighbors:
         items = found.select(["row_id", "distance", *found.column_names[4:]]).combine_chunks()
         kind = list_type(items.schema).value_type
         values = pa.StructArray.from_arrays(
-            [_storage(items.column(name)) for name in items.column_names], fields=list(kind)
+            [plain_array(items.column(name)) for name in items.column_names], fields=list(kind)
         )
         return pa.ListArray.from_arrays(pa.array(offsets), values, mask=vectors.is_null())
 
@@ -236,21 +237,12 @@ class KnnColumn(ColumnJob):
 
 def list_type(items: pa.Schema) -> pa.DataType:
     """The type of a list column of neighbours."""
-    return pa.list_(pa.struct([pa.field(field.name, _plain(field.type)) for field in items]))
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-
-
-def _storage(column: pa.ChunkedArray) -> pa.Array:
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    return array.storage if isinstance(array, pa.ExtensionArray) else array
+    return pa.list_(pa.struct([pa.field(field.name, plain_type(field.type)) for field in items]))
 
 
 def _size_of(kind: pa.DataType) -> int:
-    plain = _plain(kind)
-    return int(plain.list_size) if pa.types.is_fixed_size_list(plain) else 1024
+    """How many numbers a query vector has, or for lists a guess, by which the size of batches is chosen."""
+    return vector_size(kind) or 1024
 
 
 def _no_vectors(table: vl.Table, column: str | None) -> pa.Array:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 import vectorlake as vl
 from vectorlake.errors import InvalidInputError
-from vectorlake_jobs._arrays import Matrix, matrix_of, scattered, unit, vectors_of
+from vectorlake_jobs._arrays import Matrix, matrix_of, plain_type, scattered, unit, vectors_of
 
 _CHUNK: Final = 8192
 _PROPERTY: Final = "model"
@@ -47,7 +47,7 @@ class Model:
         Raises:
             InvalidInputError: from the function, if the vectors have another dimension than the model's.
         """
-        plain = self.output.storage_type if isinstance(self.output, pa.BaseExtensionType) else self.output
+        plain = plain_type(self.output)
 
         def apply(batch: pa.RecordBatch) -> pa.Array:
             rows, valid = matrix_of(batch.column(column))

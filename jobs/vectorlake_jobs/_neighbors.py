@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 import vectorlake as vl
+from vectorlake_jobs._arrays import plain_array, vector_size
 from vectorlake_jobs._queries import QUERY
 
 FOUND: Final = (QUERY, "rank", "row_id", "distance")
@@ -64,10 +65,7 @@ class Search:
 
 def usable(vectors: pa.Array, table: vl.Table, column: str | None) -> pa.Array:
     """Query vectors that `knn` takes: of fixed size where they all have the column's, null where they are not finite."""
-    if isinstance(vectors, pa.ChunkedArray):
-        vectors = vectors.combine_chunks()
-    if isinstance(vectors, pa.ExtensionArray):
-        vectors = vectors.storage
+    vectors = plain_array(vectors)
     if pa.types.is_list(vectors.type) or pa.types.is_large_list(vectors.type):
         size = _dimension(table, column)
         lengths = np.diff(vectors.offsets.to_numpy())[vectors.is_valid().to_numpy(zero_copy_only=False)]
@@ -86,8 +84,7 @@ def usable(vectors: pa.Array, table: vl.Table, column: str | None) -> pa.Array:
 
 def _dimension(table: vl.Table, column: str | None) -> int | None:
     kinds = [field.type for field in table.schema if column in (None, field.name)]
-    plain = [kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind for kind in kinds]
-    sizes = {kind.list_size for kind in plain if pa.types.is_fixed_size_list(kind)}
+    sizes = {size for kind in kinds if (size := vector_size(kind)) is not None}
     return sizes.pop() if len(sizes) == 1 else None
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 from vectorlake.errors import ConflictError, InvalidInputError, NotFoundError
 from vectorlake.extend import TableRef, did_you_mean
 from vectorlake.jobs import Task
+from vectorlake_jobs._arrays import vector_size
 from vectorlake_jobs._tables import identity, pinned, split_of, split_tasks
 
 QUERY: Final = "query"
@@ -240,16 +241,10 @@ def vector_column(schema: pa.Schema, column: str | None, what: str) -> str:
         if column not in schema.names:
             raise NotFoundError(f"{what} has no column {column!r}{did_you_mean(column, schema.names)}")
         return column
-    found = [field.name for field in schema if _holds_vectors(field.type)]
+    found = [field.name for field in schema if vector_size(field.type) is not None]
     if len(found) != 1:
         raise InvalidInputError(
             f"{what} has {len(found)} columns of vectors{': ' + ', '.join(found) if found else ''}; say which with "
             "query_column="
         )
     return str(found[0])
-
-
-def _holds_vectors(kind: pa.DataType) -> bool:
-    if isinstance(kind, pa.BaseExtensionType):
-        kind = kind.storage_type
-    return bool(pa.types.is_fixed_size_list(kind))

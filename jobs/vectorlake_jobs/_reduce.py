@@ -27,7 +27,6 @@ from vectorlake_jobs._fit import (
 )
 from vectorlake_jobs._models import Model
 from vectorlake_jobs._start import RunOptions, start
-from vectorlake_jobs._tables import pinned, split_tasks
 
 METHODS: Final = ("pca", "random", "truncate", "umap")
 _MOMENTS: Final = "moments"
@@ -60,16 +59,6 @@ class Reduce(FitColumn):
     @property
     def name(self) -> str:
         return "reduce"
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        return {
-            "method": self.method,
-            "dimensions": self.dimensions,
-            "element": self.element,
-            "metric": self.metric,
-            "normalize": self.normalize,
-        }
 
     def first(self, tasks: tuple[Task, ...]) -> Stage | None:
         if self.method == "pca":
@@ -105,9 +94,7 @@ class Reduce(FitColumn):
         mean = total["sums"] / total["count"]
         if done.stages[-1].stage.name == _MEAN:
             path = save(done.scratch, "mean.npz", mean=mean)
-            table = pinned(self.table, done.sources["table"]).open()
-            tasks = split_tasks(table.scan([self.column]).splits(self.task_rows))
-            return Stage(_MOMENTS, tasks, {"mean": path})
+            return Stage(_MOMENTS, done.stages[0].stage.tasks, {"mean": path})
         values, vectors = np.linalg.eigh(added_up(done, _MOMENTS)["products"] / total["count"])
         order = np.argsort(values)[::-1][: self.dimensions]
         components = vectors[:, order].T
@@ -126,8 +113,7 @@ class Reduce(FitColumn):
         numbers = rng.standard_normal((self.dimensions, self.dimension)) / np.sqrt(self.dimensions)
         return Model("random", self._common, {"components": numbers})
 
-    def report(self, done: Done) -> Mapping[str, Any]:
-        model = self._model(done.stages[-1].stage, done.scratch)
+    def report(self, done: Done, model: Model) -> Mapping[str, Any]:
         found = model.settings.get("explained")
         return {} if found is None else {"explained_variance": round(found, 6)}
 

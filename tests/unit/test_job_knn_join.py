@@ -143,7 +143,7 @@ def _after_plan(path: Path) -> Any:
     inner = executor_named("threads")
 
     class Changing:
-        capacity = inner.capacity
+        capacity, close = inner.capacity, inner.close
 
         @staticmethod
         def run(*args: Any, **kwargs: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -73,6 +74,25 @@ def test_a_job_runs_commits_once_and_is_not_done_again(
     assert table.refresh().snapshot.summary["job"] == "j"
     again = run_job(job, job_id="j", engine=engine)
     assert (again.outcome, again.executed, again.reused) == (done.outcome, 0, 5)
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_processes_serve_all_stages_and_end_with_the_job(
+    table: vl.Table, count: Callable[..., CountJob], dies: bool
+) -> None:
+    job, met = count(), set()
+
+    def watch(progress: Progress) -> None:
+        for process in multiprocessing.active_children():
+            met.add(process.pid)
+            if dies and progress.stage == "count" and progress.tasks == (4, 4):
+                process.kill()
+                process.join()
+
+    done = run_job(job, workers=1, progress=watch)
+    assert done.outcome["count"] == 40
+    assert (len(met), len(done.failures)) == (1 + dies, 0), "it was idle when it died"
+    assert not multiprocessing.active_children()
     assert executions(job) == [1, 1, 1, 1]
     assert table.refresh().version == 2
 
