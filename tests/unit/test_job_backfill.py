@@ -163,7 +163,7 @@ def _then(change: Callable[[], object]) -> Any:
 
     class Changing:
         changed = False
-        capacity = inner.capacity
+        capacity, close = inner.capacity, inner.close
 
         def run(self, *args: Any, **kwargs: Any) -> Any:
             if not self.changed:

@@ -62,7 +62,7 @@ def test_what_others_delete_meanwhile_stays_deleted(table: vl.Table) -> None:
     inner = executor_named("threads")
 
     class Changing:
-        capacity = inner.capacity
+        capacity, close = inner.capacity, inner.close
 
         @staticmethod
         def run(*args: Any, **kwargs: Any) -> Any:

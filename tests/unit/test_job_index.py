@@ -96,7 +96,7 @@ def test_what_others_commit_meanwhile(table: vl.Table) -> None:
     other = vl.open_table(table.uri)
 
     class Changing:
-        capacity = inner.capacity
+        capacity, close = inner.capacity, inner.close
 
         @staticmethod
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -139,7 +139,7 @@ def test_an_index_that_another_changed_meanwhile(table: vl.Table) -> None:
     inner = executor_named("threads")
 
     class Changing:
-        capacity = inner.capacity
+        capacity, close = inner.capacity, inner.close
 
         @staticmethod
         def run(*args: Any, **kwargs: Any) -> Any:
