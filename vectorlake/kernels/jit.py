@@ -24,6 +24,10 @@ R = TypeVar("R")
 
 _COMPILING: Final = threading.RLock()
 
+_FROM_PYTHON: Final[dict[str, Any]] = {"no_cfunc_wrapper": True}
+_FROM_COMPILED: Final[dict[str, Any]] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""Who calls a function: a way in for others would take as long to compile as small functions do themselves."""
+
 Builder = Any  # llvmlite.ir.IRBuilder and its values carry no types
 Value = Any
 
@@ -35,7 +39,7 @@ def entry(signature: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         ready: list[Callable[P, R]] = []
 
         def build() -> Callable[P, R]:
-            dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(function)
+            dispatcher: Any = numba.njit(nogil=True, error_model="numpy", **_FROM_PYTHON)(function)
             # No folder for the cache may be writable, as in a container: then each process compiles anew.
             with contextlib.suppress(RuntimeError):
                 dispatcher.enable_caching()
@@ -59,7 +63,7 @@ def entry(signature: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 def inner(function: Callable[P, R]) -> Callable[P, R]:
     """A function that compiled functions call; it is inlined into them and cached with them."""
-    compiled: Callable[P, R] = numba.njit(error_model="numpy")(function)
+    compiled: Callable[P, R] = numba.njit(error_model="numpy", **_FROM_COMPILED)(function)
     return compiled
 
 
@@ -71,15 +75,17 @@ def pasted(function: Callable[P, R]) -> Callable[P, R]:
 
 def relaxed(function: Callable[P, R]) -> Callable[P, R]:
     """Like `inner`, for sums whose order may vary because their error bound holds for every order."""
-    compiled: Callable[P, R] = numba.njit(error_model="numpy", fastmath={"reassoc", "contract", "nsz"})(
-        function
-    )
+    compiled: Callable[P, R] = numba.njit(
+        error_model="numpy", fastmath={"reassoc", "contract", "nsz"}, **_FROM_COMPILED
+    )(function)
     return compiled
 
 
 def finite(function: Callable[P, R]) -> Callable[P, R]:
     """Like `inner`, for what meets no NaN and no infinity, so that the least of many may be found several at a time."""
-    compiled: Callable[P, R] = numba.njit(error_model="numpy", fastmath={"nnan", "ninf", "nsz"})(function)
+    compiled: Callable[P, R] = numba.njit(
+        error_model="numpy", fastmath={"nnan", "ninf", "nsz"}, **_FROM_COMPILED
+    )(function)
     return compiled
 
 

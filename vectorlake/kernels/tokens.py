@@ -13,6 +13,7 @@ import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 
 from vectorlake.kernels.distance import address_of, pointer_to
+from vectorlake.kernels.ivf.select import keep_smallest
 from vectorlake.kernels.jit import entry, inner
 from vectorlake.kernels.maxsim_products import PANEL, all_products, best_products
 
@@ -101,26 +102,6 @@ def _interact(table: Any, places: Any, first: int, end: int, tokens: int, best: 
     return total
 
 
-@inner
-def _keep(documents: Any, scores: Any, count: int, most: int) -> int:
-    """Move the `most` best of `count` documents to the front, in no order; how many those are."""
-    if count <= most:
-        return count
-    limit = np.partition(-scores[:count], most - 1)[most - 1]
-    better = 0
-    for i in range(count):
-        better += -scores[i] < limit
-    room = most - better  # for those that equal the limit
-    kept = 0
-    for i in range(count):
-        equal = -scores[i] == limit
-        if -scores[i] < limit or (equal and room > 0):
-            room -= equal
-            documents[kept], scores[kept] = documents[i], scores[i]
-            kept += 1
-    return kept
-
-
 @entry(
     "void(float32[:, :, ::1], int64[::1], int64[::1], int64, int64, float32[:, ::1], int64, int64, int64, int64, int64, "
     "int64, uint32[::1], int64, int64, int64, int64, int64, int64[:, ::1], float32[:, ::1], int64[:, ::1])"
@@ -190,7 +171,7 @@ def nominate(  # noqa: C901 - one loop over buffers that are made once
     chosen = np.empty(clusters, np.bool_)
     seen = np.full(documents, -1, np.int64)
     found = np.empty(documents, np.int64)
-    values = np.empty(documents, np.float32)
+    distances = np.empty(documents, np.float32)  # MaxSim negated
     for q in range(first, end):
         tokens = counts[q]
         if tokens == 0:
@@ -200,7 +181,9 @@ def nominate(  # noqa: C901 - one loop over buffers that are made once
         table = np.empty((clusters, width), np.float32)
         work = np.empty((mine, dimension + 1, PANEL), np.float32)
         for p in range(mine):
-            work[p, :dimension] = panels[panel_offsets[q] + p]
+            for i in range(dimension):
+                for j in range(PANEL):
+                    work[p, i, j] = panels[panel_offsets[q] + p, i, j]
             all_products(
                 address_of(work[p]),
                 address_of(centroids),
@@ -210,7 +193,8 @@ def nominate(  # noqa: C901 - one loop over buffers that are made once
                 address_of(table) + 4 * PANEL * p,
                 np.int64(4 * width),
             )
-        chosen[:] = effort >= clusters
+        for c in range(clusters):
+            chosen[c] = effort >= clusters
         if effort < clusters:
             nearest = np.empty((tokens, effort), np.float32)
             which = np.empty((tokens, effort), np.int64)
@@ -231,8 +215,9 @@ def nominate(  # noqa: C901 - one loop over buffers that are made once
         best = np.empty(width, np.float32)
         for i in range(count):
             document = found[i]
-            values[i] = _interact(table, places, offsets[document], offsets[document + 1], tokens, best)
-        count = _keep(found, values, count, most)
+            distances[i] = -_interact(table, places, offsets[document], offsets[document + 1], tokens, best)
+        if count > most:
+            count, _ = keep_smallest(distances, found, count, most, 0)
         for i in range(count):
             start = offsets[found[i]]
             held = offsets[found[i] + 1] - start
@@ -249,8 +234,9 @@ def nominate(  # noqa: C901 - one loop over buffers that are made once
                 )
                 for j in range(min(PANEL, tokens - p * PANEL)):
                     total += work[p, dimension, j]
-            values[i] = total
-        count = _keep(found, values, count, pool)
+            distances[i] = -total
+        if count > pool:
+            count, _ = keep_smallest(distances, found, count, pool, 0)
         for i in range(count):
             slots[q, i] = found[i]
-            scores[q, i] = values[i]
+            scores[q, i] = -distances[i]
