@@ -29,7 +29,7 @@ demo: $(DEMO) ## Take a real Iceberg table to a searchable vector lake, step by 
 	@$(BIN)/vectorlake demo $(ARGS)
 
 test: $(DEV) ## Run all tests
-	@$(PY) -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	@$(PY) -m pytest -n $(WORKERS) $(ARGS)
 
 simulate: $(DEV) ## Run the simulation for long: STEPS a seed, SEED for one, RUNS fresh seeds
 	@for run in $$(seq $(RUNS)); do \

@@ -1,12 +1,14 @@
-"""What all tests share: a real S3 server, started when a test first asks for it, and file systems that refuse."""
+"""What all tests share: a real S3 server, started when a test first asks for it, file systems that refuse, and which
+process runs what."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -14,6 +16,39 @@ from vectorlake.testing.s3 import S3Server, s3_server
 
 if TYPE_CHECKING:
     from job_kills import Kills
+
+ENGINES: Final = ("spark", "ray")
+"""Engines that take long to start: all tests of one run in one process, which starts it once."""
+FIRST: Final = (*ENGINES, "test_jobs_killed.py", "test_world.py")
+"""What takes longest, so that no process is left with it at the end."""
+APART: Final = ("test_world.py", "test_commit_faults.py")
+"""Long files whose tests share nothing: any process may take any of them."""
+
+
+def group_of(test: str) -> str:
+    """Tests of one group run in one process, one after another: those of an engine, else those of a file."""
+    words = re.split(r"[^a-z0-9]+", test.lower())
+    file = test.partition("::")[0].rpartition("/")[2]
+    return next((engine for engine in ENGINES if engine in words), file)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(group_of(item.nodeid), len(FIRST)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Deal out tests by group, in the order of the list."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            group = group_of(nodeid)
+            return nodeid if group in APART else group
+
+    config.option.loadscopereorder = False
+    return ByGroup(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import datetime as dt
 import decimal
 import importlib
 import pathlib
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,10 +60,11 @@ def sample(count: int, start: int = 0) -> pa.Table:
     )
 
 
-@pytest.fixture
-def items(lake: vl.Lake) -> vl.Table:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     """Three fragments with deleted rows, updated rows, a null vector and a column that came later."""
-    table = lake.create_table("ns.items", sample(40), primary_key=["id"])
+    folder = tmp_path_factory.mktemp("made") / "lake"
+    table = vl.connect(folder).create_table("ns.items", sample(40), primary_key=["id"])
     table.append(sample(40, 40))
     table.tag("two")
     vector = pa.array([None], pa.list_(pa.float32(), DIMENSION))
@@ -71,7 +73,14 @@ def items(lake: vl.Lake) -> vl.Table:
     table.add_column("stock", type=pa.int32())
     table.append(sample(20, 81).append_column("stock", pa.array(range(20), pa.int32())))
     table.update({"price": "price + 100"}, where="id < 5")
-    return table
+    return folder
+
+
+@pytest.fixture
+def items(made: pathlib.Path, lake: vl.Lake, tmp_path: pathlib.Path) -> vl.Table:
+    """A copy of what was made once."""
+    shutil.copytree(made, tmp_path / "lake", dirs_exist_ok=True)
+    return lake.table("ns.items")
 
 
 def need(engine: Engine, *capabilities: Capability) -> None:

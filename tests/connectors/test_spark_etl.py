@@ -1,8 +1,9 @@
-"""The ETL example, as `spark-submit` and as Python runs it; and where Java is looked for."""
+"""The ETL example, as `spark-submit` and as a process with a session runs it; and where Java is looked for."""
 
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from spark_support import SUBMIT, environment
+from spark_support import SUBMIT, environment, session
 
 import vectorlake as vl
 
@@ -28,7 +29,7 @@ def run(command: list[str]) -> None:
 
 
 @pytest.mark.slow
-def test_the_example_loads_and_updates_a_table(tmp_path: Path) -> None:
+def test_the_example_loads_and_updates_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = [
         {"id": 1, "title": "Tea", "body": "<p>Green  tea from the hills</p>"},
         {"id": 1, "title": "Tea", "body": "<p>Green  tea from the hills</p>"},
@@ -54,6 +55,7 @@ def test_the_example_loads_and_updates_a_table(tmp_path: Path) -> None:
             str(SUBMIT),
             "--master",
             "local[2]",
+            *("--conf", "spark.ui.enabled=false", "--conf", "spark.sql.shuffle.partitions=2"),
             str(SCRIPT),
             str(tmp_path / "first.parquet"),
             lake,
@@ -65,7 +67,9 @@ def test_the_example_loads_and_updates_a_table(tmp_path: Path) -> None:
     assert table.schema.field("embedding").type == vl.vector(32)
     texts = {row["id"]: row["text"] for row in table.scan(["id", "text"]).to_arrow().to_pylist()}
     assert texts == {1: "Tea Green tea from the hills", 2: "Cups Cups of porcelain"}
-    run([sys.executable, str(SCRIPT), str(second), lake, "news.articles", *end])
+    session()  # which the script takes, and stops
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(second), lake, "news.articles", *end])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
     table.refresh()
     texts = {row["id"]: row["text"] for row in table.scan(["id", "text"]).to_arrow().to_pylist()}
     assert texts == {1: "Tea Green tea from the hills", 2: "Cups Cups of glass", 4: "Pots Tea pots"}

@@ -52,16 +52,21 @@ OPERATIONS: dict[str, Callable[[vl.Table], object]] = {
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_fault_at_any_call_leaves_before_or_after(operation: str, fault: Fault) -> None:
+    base, clock, ids = open_store("memory://"), ManualClock(10_000), SequentialIds()
+    table = lake_on(base, clock, ids).create_table(
+        "t", pa.table({"id": [0, 1, 2], "x": [5, 5, 5]}, schema=SCHEMA)
+    )
+    table.append({"id": [3], "x": [6]})
+    before = (table.schema, table.to_arrow())
+    OPERATIONS[operation](table)
+    after = (table.schema, table.to_arrow())
+    table.restore(2)
     number = 0
     while True:
-        store, clock, ids = open_store("memory://"), ManualClock(10_000), SequentialIds()
+        store = open_store("memory://")
+        for info in base.list():
+            store.put(info.path, base.get(info.path))
         plain = lake_on(store, clock, ids)
-        table = plain.create_table("t", pa.table({"id": [0, 1, 2], "x": [5, 5, 5]}, schema=SCHEMA))
-        table.append({"id": [3], "x": [6]})
-        before = (table.schema, table.to_arrow())
-        OPERATIONS[operation](table)
-        after = (table.schema, table.to_arrow())
-        table.restore(2)
 
         faulty = FaultyStore(store, fault_at(number, fault))
         error: BaseException | None = None

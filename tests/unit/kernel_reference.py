@@ -8,6 +8,8 @@ from vectorlake.kernels import Metric
 from vectorlake.kernels.self_knn import Nearest
 
 LANES = 16
+_IN_BETWEEN = 1 << 15
+"""Numbers of an array in between, at most, unless one query needs more."""
 
 
 def lane_sum(terms: np.ndarray) -> np.ndarray:
@@ -26,6 +28,13 @@ def lane_sum(terms: np.ndarray) -> np.ndarray:
 
 
 def scan_distances(queries: np.ndarray, vectors: np.ndarray, metric: Metric) -> np.ndarray:
+    """All distances, for a few queries at a time: what lies in between stays in the processor's cache."""
+    step = max(1, _IN_BETWEEN // max(1, vectors.size))
+    parts = [_scanned(queries[i : i + step], vectors, metric) for i in range(0, len(queries), step)]
+    return np.concatenate(parts) if parts else np.empty((0, len(vectors)))
+
+
+def _scanned(queries: np.ndarray, vectors: np.ndarray, metric: Metric) -> np.ndarray:
     if metric is Metric.HAMMING:
         return np.unpackbits(queries[:, None] ^ vectors[None], axis=2).sum(axis=2).astype("f8")
     left, right = queries.astype("f8")[:, None], vectors.astype("f8")[None]
