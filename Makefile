@@ -1,6 +1,6 @@
 # Every target sets up what it needs: a virtual environment in .venv, filled again only when pyproject.toml changed.
 # Variables: PYTHON (which interpreter makes .venv), WORKERS (pytest processes), ARGS (passed on to demo and test),
-# STEPS, RUNS and SEED (of simulate).
+# STEPS, RUNS and SEED (of simulate), EXTRAS (of wheels).
 
 PYTHON  ?= python3
 WORKERS ?= 2
@@ -19,7 +19,7 @@ PEERS  := $(VENV)/.installed-peers
 CODE   := vectorlake connectors jobs tests benchmarks examples
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate check lint format bench clean distclean
+.PHONY: help demo test wheels simulate check lint format bench clean distclean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -30,6 +30,9 @@ demo: $(DEMO) ## Take a real Iceberg table to a searchable vector lake, step by 
 
 test: $(DEV) ## Run all tests
 	@$(PY) -m pytest -n $(WORKERS) $(ARGS)
+
+wheels: $(DEV) ## Install the wheel with each extra alone, and run a session: EXTRAS names some
+	@$(PY) tests/wheel/check.py $(EXTRAS)
 
 simulate: $(DEV) ## Run the simulation for long: STEPS a seed, SEED for one, RUNS fresh seeds
 	@for run in $$(seq $(RUNS)); do \

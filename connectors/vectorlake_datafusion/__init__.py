@@ -11,6 +11,15 @@
 
 from __future__ import annotations
 
+from vectorlake import UnsupportedError
+
+try:
+    import datafusion  # noqa: F401
+except ImportError as e:
+    raise UnsupportedError(
+        "vectorlake_datafusion needs DataFusion: pip install 'vectorlake[datafusion]'"
+    ) from e
+
 from vectorlake.extend import WriteMode
 from vectorlake_datafusion._catalog import attach
 from vectorlake_datafusion._functions import knn, knn_join, knn_udf

@@ -13,9 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import duckdb
+from vectorlake import Lake, Table, UnsupportedError
 
-from vectorlake import Lake, Table
+try:
+    import duckdb
+except ImportError as e:
+    raise UnsupportedError("vectorlake_duckdb needs DuckDB: pip install 'vectorlake[duckdb]'") from e
+
 from vectorlake.extend import WriteMode
 from vectorlake_duckdb._catalog import attach, detach, find_attached, refresh
 from vectorlake_duckdb._write import Query

@@ -7,6 +7,13 @@
 
 from __future__ import annotations
 
+from vectorlake import UnsupportedError
+
+try:
+    import pyiceberg  # noqa: F401
+except ImportError as e:
+    raise UnsupportedError("vectorlake_iceberg needs pyiceberg: pip install 'vectorlake[iceberg]'") from e
+
 from vectorlake_iceberg._carry import Lost, Updated
 from vectorlake_iceberg._import import import_table
 from vectorlake_iceberg._state import SourceState, source_of

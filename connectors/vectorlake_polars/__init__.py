@@ -9,6 +9,13 @@
 
 from __future__ import annotations
 
+from vectorlake import UnsupportedError
+
+try:
+    import polars  # noqa: F401
+except ImportError as e:
+    raise UnsupportedError("vectorlake_polars needs polars: pip install 'vectorlake[polars]'") from e
+
 from vectorlake.extend import WriteMode
 from vectorlake_polars._functions import knn, knn_join
 from vectorlake_polars._read import scan_vectorlake

@@ -9,6 +9,13 @@
 
 from __future__ import annotations
 
+from vectorlake import UnsupportedError
+
+try:
+    import torch  # noqa: F401
+except ImportError as e:
+    raise UnsupportedError("vectorlake_torch needs PyTorch: pip install 'vectorlake[torch]'") from e
+
 from vectorlake_torch._read import IterableTable, MapTable
 from vectorlake_torch._types import tensors
 

@@ -15,6 +15,7 @@ from vectorlake.schema import plain_columns
 from vectorlake.search.choice import Mode
 from vectorlake.search.explain import Explanation, explain
 from vectorlake.search.knn import Options, knn
+from vectorlake.table.frames import as_pandas, as_polars
 from vectorlake.table.view import View
 
 if TYPE_CHECKING:
@@ -111,15 +112,11 @@ class Search:
 
     def to_pandas(self) -> pandas.DataFrame:
         """The rows found, as a pandas frame."""
-        return self.to_arrow().to_pandas()
+        return as_pandas(self.to_arrow())
 
     def to_polars(self) -> polars.DataFrame:
         """The rows found, as a polars frame."""
-        import polars
-
-        frame = polars.from_arrow(self.to_arrow())
-        assert isinstance(frame, polars.DataFrame)
-        return frame
+        return as_polars(self.to_arrow())
 
     def _settled(self) -> Options:
         names = self.columns

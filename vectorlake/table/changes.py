@@ -30,6 +30,7 @@ from vectorlake.table.differ import difference
 from vectorlake.table.files import DataFiles
 from vectorlake.table.follow import newly_deleted
 from vectorlake.table.fragment_reader import FragmentReader
+from vectorlake.table.frames import as_pandas, as_polars
 from vectorlake.table.log import TableLog
 from vectorlake.table.scan import MORSEL_BYTES, MORSEL_ROWS, default_threads, ordered_map, width_of
 from vectorlake.table.view import View, to_output
@@ -93,17 +94,11 @@ class Changes:
 
     def to_pandas(self) -> pandas.DataFrame:
         """The changes as a pandas frame."""
-        return self.to_arrow().to_pandas()
+        return as_pandas(self.to_arrow())
 
     def to_polars(self) -> polars.DataFrame:
         """The changes as a polars frame."""
-        try:
-            import polars
-        except ImportError as e:
-            raise UnsupportedError("to_polars needs polars: pip install 'vectorlake[polars]'") from e
-        frame = polars.from_arrow(self.to_arrow())
-        assert isinstance(frame, polars.DataFrame)
-        return frame
+        return as_polars(self.to_arrow())
 
     def _tasks(self) -> Iterator[Task]:
         for before, after in self.steps:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from vectorlake.errors import InvalidInputError, UnsupportedError
+from vectorlake.errors import InvalidInputError
 from vectorlake.expr import Expr, Semantics
 from vectorlake.plan.scan import ROW_ID_COLUMN, fields_by_name
 from vectorlake.schema import Field
 from vectorlake.store.protocol import Store
 from vectorlake.table.fragment_reader import FragmentReader
+from vectorlake.table.frames import as_pandas, as_polars
 from vectorlake.table.view import View, find_fragments, to_output
 from vectorlake.tracing import Span, carried, span
 
@@ -134,17 +135,11 @@ class Scan:
 
     def to_pandas(self) -> pandas.DataFrame:
         """The rows as a pandas frame."""
-        return self.to_arrow().to_pandas()
+        return as_pandas(self.to_arrow())
 
     def to_polars(self) -> polars.DataFrame:
         """The rows as a polars frame."""
-        try:
-            import polars
-        except ImportError as e:
-            raise UnsupportedError("to_polars needs polars: pip install 'vectorlake[polars]'") from e
-        frame = polars.from_arrow(self.to_arrow())
-        assert isinstance(frame, polars.DataFrame)
-        return frame
+        return as_polars(self.to_arrow())
 
     def to_dataset(self, *, semantics: str | Semantics = Semantics.ARROW) -> ScanDataset:
         """The scan as a `pyarrow.dataset.Dataset`, into which DuckDB and DataFusion push projections and filters.
