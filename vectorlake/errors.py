@@ -68,7 +68,7 @@ class JobStoppedError(VectorlakeError):
 
 
 class DamagedIndexWarning(UserWarning):
-    """A part of an index can't be used, which the message names; answers are right all the same, but slower.
+    """A part of an index, or bounds of vectors, can't be used, which the message names; answers are right, but slower.
 
-    Rebuild the index, or drop it.
+    Rebuild the index, or drop it; `repair` forgets damaged bounds.
     """

@@ -67,6 +67,21 @@ class KeySegment(msgspec.Struct, frozen=True):
     checksum: str
 
 
+class BallSegment(msgspec.Struct, frozen=True):
+    """Where the bounding balls of a vector column's runs of rows lie: an immutable file that says what a search may skip."""
+
+    field_id: int
+    version: int
+    """Of the file's layout; readers leave alone those of a greater version than they know."""
+    source: str
+    """Path of the data file whose values they bound: where another holds the column by now, they say nothing."""
+    order: tuple[int, ...]
+    """Fields (by id) at whose changes of value runs end: what the rows were sorted by."""
+    path: str
+    size: int
+    checksum: str
+
+
 class FieldBounds(msgspec.Struct, frozen=True):
     """What is known of one field's values in one fragment. Bounds hold for every non-null, non-NaN value."""
 
@@ -92,10 +107,20 @@ class Fragment(msgspec.Struct, frozen=True):
     bounds: Mapping[int, FieldBounds] = {}
     keys: KeySegment | None = None
     """Covers all physical rows; None if there is none (small fragments, foreign files, tables without a primary key)."""
+    balls: tuple[BallSegment, ...] = ()
+    """At most one for a field, each of all physical rows; there are some where rows were sorted."""
 
     @property
     def live_rows(self) -> int:
         return self.row_count - (self.deletes.cardinality if self.deletes else 0)
+
+    def balls_of(self, field_id: int) -> BallSegment | None:
+        """The balls of a field's values, unless these have been replaced since."""
+        file = self.file_of(field_id)
+        for known in self.balls:
+            if file is not None and (known.field_id, known.source) == (field_id, file.path):
+                return known
+        return None
 
     def file_of(self, field_id: int) -> DataFile | None:
         """The file that holds a top-level field; the one written last if several do."""

@@ -19,6 +19,7 @@ from vectorlake.errors import CorruptDataError, UnsupportedError
 from vectorlake.metadata import codec
 from vectorlake.metadata.deletion import checksum_of
 from vectorlake.metadata.fragment import (
+    BallSegment,
     DataFile,
     DeletionVector,
     FieldBounds,
@@ -73,6 +74,23 @@ _KEYS: Final = pa.field(
     ),
 )
 """There only if a fragment has a key segment."""
+_BALLS: Final = pa.field(
+    "balls",
+    pa.list_(
+        pa.struct(
+            [
+                pa.field("field_id", pa.int64(), False),
+                pa.field("version", pa.int32(), False),
+                pa.field("source", pa.string(), False),
+                pa.field("order", pa.list_(pa.int64()), False),
+                pa.field("path", pa.string(), False),
+                pa.field("size", pa.int64(), False),
+                pa.field("checksum", pa.string(), False),
+            ]
+        )
+    ),
+)
+"""There only if a fragment has balls."""
 _BOUND_KINDS: Final = ("min", "max", "nulls", "nans")
 
 
@@ -122,6 +140,10 @@ class Manifest:
             rows = [None if f.keys is None else msgspec.structs.asdict(f.keys) for f in fragments]
             fields.append(_KEYS)
             arrays.append(pa.array(rows, type=_KEYS.type))
+        if any(fragment.balls for fragment in fragments):
+            held = [[msgspec.structs.asdict(one) for one in f.balls] or None for f in fragments]
+            fields.append(_BALLS)
+            arrays.append(pa.array(held, type=_BALLS.type))
         for field, array in _bounds_columns(fragments):
             fields.append(field)
             arrays.append(array)
@@ -140,7 +162,8 @@ class Manifest:
             )
             for field_id, kinds in self._bounds_names().items()
         ]
-        named = [*_CORE.names, *([_KEYS.name] if _KEYS.name in table.column_names else [])]
+        optional = [name for name in (_KEYS.name, _BALLS.name) if name in table.column_names]
+        named = [*_CORE.names, *optional]
         rows = table.select(named).to_pylist()
         members = DataFile.__struct_fields__  # a newer release may have added others
         fragments: list[Fragment] = []
@@ -175,6 +198,7 @@ class Manifest:
                     else {},
                     bounds=known,
                     keys=KeySegment(**row["keys"]) if row.get("keys") else None,
+                    balls=tuple(map(_ball_segment, row.get("balls") or ())),
                 )
             )
         return fragments
@@ -187,6 +211,11 @@ class Manifest:
             if kind in _BOUND_KINDS and field_id.isdigit():
                 found.setdefault(field_id, []).append((kind, name))
         return found
+
+    @property
+    def has_balls(self) -> bool:
+        """Whether any fragment may have bounding balls."""
+        return _BALLS.name in self.table.column_names
 
     @property
     def fragment_ids(self) -> np.ndarray:
@@ -358,6 +387,13 @@ def _with_layouts(table: pa.Table, mapping: np.ndarray) -> pa.Table:
     )
     position = table.column_names.index("files")
     return table.set_column(position, table.schema.field("files"), relabelled)
+
+
+def _ball_segment(row: dict[str, Any]) -> BallSegment:
+    members = {
+        name: row[name] for name in BallSegment.__struct_fields__
+    }  # a newer release may have added others
+    return BallSegment(**{**members, "order": tuple(row["order"])})
 
 
 def _file_row(file: DataFile, layout: int) -> dict[str, Any]:

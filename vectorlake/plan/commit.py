@@ -14,7 +14,14 @@ import msgspec
 import numpy as np
 
 from vectorlake.errors import ConflictError
-from vectorlake.metadata.fragment import DataFile, DeletionVector, FieldBounds, Fragment, KeySegment
+from vectorlake.metadata.fragment import (
+    BallSegment,
+    DataFile,
+    DeletionVector,
+    FieldBounds,
+    Fragment,
+    KeySegment,
+)
 from vectorlake.metadata.index import Index
 from vectorlake.metadata.manifest import Manifest
 from vectorlake.metadata.snapshot import ManifestRef, Snapshot
@@ -37,8 +44,10 @@ class FragmentUpdate(msgspec.Struct, frozen=True):
     bounds: Mapping[int, FieldBounds] = {}
     keys: KeySegment | None = None
     """A new key segment; None leaves it."""
+    balls: tuple[BallSegment, ...] = ()
+    """Of the new files; those of columns that get none stay."""
     lost: frozenset[str] = frozenset()
-    """Paths of files that are no more: their columns read as if they had never been written (repair)."""
+    """Paths of files that are no more: their columns read as if they had never been written, balls as if there were none."""
 
 
 class Delta(msgspec.Struct, frozen=True):
@@ -87,6 +96,14 @@ def updated_fragment(fragment: Fragment, update: FragmentUpdate, version: int) -
             **update.bounds,
         },
         keys=update.keys or fragment.keys,
+        balls=(
+            *(
+                one
+                for one in fragment.balls
+                if one.field_id not in replaced | gone and one.path not in update.lost
+            ),
+            *update.balls,
+        ),
     )
 
 

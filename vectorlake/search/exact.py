@@ -8,22 +8,21 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from vectorlake.kernels import ExactKnn, Metric
-from vectorlake.plan.scan import fields_by_name
 from vectorlake.schema import Field
+from vectorlake.search.blocks import read_blocks, whole_parts
 from vectorlake.search.certified import coded, nearest_by_codes
 from vectorlake.search.found import Found
+from vectorlake.search.pruned import Ask, Pruning, nearest_pruned
 from vectorlake.search.selection import Selection, selected_rows
-from vectorlake.search.vectors import Block, Rows, as_block, blocks_of
-from vectorlake.table.fragment_reader import FragmentReader
-from vectorlake.table.scan import MORSEL_ROWS, ordered_map, width_of
+from vectorlake.search.vectors import Block, Rows, blocks_of
 from vectorlake.table.view import View
 
-_BLOCK_BYTES: Final = 32 * 1024 * 1024
-_GATHER: Final = 8
-"""Rows that a filter leaves are gathered before scoring when fewer than one in this many survives; else masked."""
+_FEW: Final = 4
+"""For so few queries products cost no more than reading the rows, of which balls can only save some."""
+_WORTH: Final = 0.25
+"""Balls are used for more queries, or where codes are kept, if they leave less than this share of the rows."""
 
 
 def nearest_among(
@@ -47,7 +46,10 @@ def nearest_among(
 
 @dataclass
 class ExactEngine:
-    """Looks at every row that is selected, on a device of torch's if one is named. `rows` counts those looked at last."""
+    """Looks at every row that is selected, on a device of torch's if one is named, but for rows that balls rule out.
+
+    `rows` counts those looked at last, and `pruning` tells what balls did, if they were used.
+    """
 
     view: View
     field: Field
@@ -57,6 +59,7 @@ class ExactEngine:
     threads: int | None = None
     device: str | None = None
     rows: int = 0
+    pruning: Pruning | None = None
     _chosen: Sequence[Rows] | None = None
 
     @property
@@ -68,6 +71,9 @@ class ExactEngine:
         """The k nearest rows of each query, as a float64 scan finds them: by codes where a flat index keeps some."""
         stored = self.selection.all and self.device is None
         prepared = coded(self.view, self.field, self.metric) if stored else None
+        pruned = self._pruned(k, max_distance, coded=prepared is not None)
+        if pruned is not None:
+            return pruned
         bounds = self._bounds(k, max_distance, by_codes=prepared is not None)
         if prepared is not None:
             found, self.rows = nearest_by_codes(
@@ -84,6 +90,20 @@ class ExactEngine:
                 device=self.device,
             )
         return found
+
+    def _pruned(self, k: int, max_distance: float | None, *, coded: bool) -> Found | None:
+        """The same rows, found with the help of balls; None where there are none, or they would not help."""
+        self.pruning = None
+        if self.device is not None or self.selection.include is not None:
+            return None
+        ask = Ask(self.view, self.field, self.metric, self.queries, self.selection, k, self.threads)
+        limits = np.full(len(self.queries), np.inf if max_distance is None else max_distance)
+        few = len(self.queries) <= _FEW and not coded
+        found = nearest_pruned(ask, limits, worth=1.0 if few else _WORTH)
+        if found is None:
+            return None
+        self.pruning, self.rows = found[1], found[1].rows
+        return found[0]
 
     def _bounds(
         self, k: int, max_distance: float | None, *, by_codes: bool
@@ -104,79 +124,8 @@ class ExactEngine:
 
     def _blocks(self) -> Iterator[Block]:
         if self.selection.include is None:
-            return _all_blocks(self.view, self.field, self.selection, self.threads)
+            parts = whole_parts(self.view, self.selection)
+            return read_blocks(self.view, self.field, self.selection, parts, self.threads)
         if self._chosen is None:
             self._chosen = selected_rows(self.view, self.selection, self.threads)
         return blocks_of(self._chosen, self.field)
-
-
-def _all_blocks(view: View, field: Field, selection: Selection, threads: int | None) -> Iterator[Block]:
-    """All candidate vectors, block by block: mapped from the file where that works, else read ahead on some threads."""
-    predicate = selection.predicate
-    fields = fields_by_name(view.snapshot.schema)
-    rows = max(512, min(MORSEL_ROWS, _BLOCK_BYTES // max(width_of(field.to_storage().type), 1)))
-    unmapped: list[tuple[FragmentReader, int, int]] = []
-    for reader in view.readers(predicate):
-        pieces = reader.mapped(field)
-        ranges = [(0, reader.fragment.row_count)] if predicate is None else reader.prune(predicate, fields)
-        if pieces is None:
-            unmapped.extend(
-                (reader, s, min(s + rows, high)) for low, high in ranges for s in range(low, high, rows)
-            )
-            if len(unmapped) >= 64:
-                yield from _read(view, field, selection, unmapped, threads)
-                unmapped = []
-        else:
-            yield from _mapped(view, reader, selection, pieces, ranges)
-    yield from _read(view, field, selection, unmapped, threads)
-
-
-def _mapped(
-    view: View,
-    reader: FragmentReader,
-    selection: Selection,
-    pieces: list[np.ndarray],
-    ranges: list[tuple[int, int]],
-) -> Iterator[Block]:
-    offset = 0
-    for piece in pieces:
-        for low, high in ranges:
-            for start in range(max(low, offset), min(high, offset + len(piece)), MORSEL_ROWS):
-                stop = min(start + MORSEL_ROWS, high, offset + len(piece))
-                positions = selection.positions(view, reader, start, stop)
-                vectors = piece[start - offset : stop - offset]
-                if positions is None:
-                    yield Block(vectors, reader.row_ids(start, stop), None)
-                elif len(positions) * _GATHER < stop - start:
-                    if len(positions):
-                        yield Block(vectors[positions - start], reader.row_ids_at(positions), None)
-                else:
-                    valid = np.zeros(stop - start, bool)
-                    valid[positions - start] = True
-                    yield Block(vectors, reader.row_ids(start, stop), valid)
-        offset += len(piece)
-
-
-def _read(
-    view: View,
-    field: Field,
-    selection: Selection,
-    morsels: list[tuple[FragmentReader, int, int]],
-    threads: int | None,
-) -> Iterator[Block]:
-    def read(morsel: tuple[FragmentReader, int, int]) -> Block | None:
-        reader, start, stop = morsel
-        positions = selection.positions(view, reader, start, stop)
-        if positions is None:
-            return as_block(reader.read([field], start, stop).column(0), reader.row_ids(start, stop), field)
-        if not len(positions):
-            return None
-        if len(positions) * _GATHER < stop - start:
-            array = reader.take([field], positions).column(0)
-        else:
-            array = reader.read([field], start, stop).column(0).take(pa.array(positions - start))
-        return as_block(array, reader.row_ids_at(positions), field)
-
-    for block in ordered_map(read, morsels, threads=threads or 2):
-        if block is not None:
-            yield block

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from vectorlake.search.exact import ExactEngine
 from vectorlake.search.indexed import IndexEngine
 from vectorlake.search.knn import Options, Settled, settled
 from vectorlake.search.plan import Strategy
@@ -44,6 +45,10 @@ class Explanation:
         scanned: rows that were scanned, not by index.
         bytes_read: from the index's files on a remote store; 0 where they are mapped.
         rows_read: vectors read from data files that are not mapped.
+        fragments: of the table; 0, as the three that follow, where an exact search did without bounding balls.
+        fragments_skipped: of which no row was looked at, by statistics of the filter's columns or by balls.
+        runs: of rows that have a ball.
+        runs_skipped: that were too far for every query.
         faults: parts of the index that could not be used.
         milliseconds: by stage, and in all.
     """
@@ -71,6 +76,10 @@ class Explanation:
     scanned: int
     bytes_read: int
     rows_read: int
+    fragments: int
+    fragments_skipped: int
+    runs: int
+    runs_skipped: int
     faults: tuple[str, ...]
     milliseconds: Mapping[str, float]
 
@@ -78,6 +87,11 @@ class Explanation:
         lines = [f"knn of {self.queries:,} queries on {self.column!r} by {self.metric}: {self.mode}"]
         if self.index is None:
             lines.append(f"  all rows are measured: {self.scanned:,} looked at")
+            if self.runs:
+                lines.append(
+                    f"  balls rule out {self.runs_skipped:,} of {self.runs:,} runs, and {self.fragments_skipped:,} of "
+                    f"{self.fragments:,} fragments"
+                )
         else:
             lines += self._indexed()
         lines += [f"  fault: {fault}" for fault in self.faults]
@@ -129,6 +143,7 @@ def explain(view: View, queries: object, options: Options) -> Explanation:
     prepared = engine.prepared if isinstance(engine, IndexEngine) else None
     effort = engine.effort if isinstance(engine, IndexEngine) else None
     choice = engine.choice if isinstance(engine, IndexEngine) else None
+    pruning = engine.pruning if isinstance(engine, ExactEngine) else None
     return Explanation(
         found=table,
         mode="exact" if target.index is None else "index",
@@ -153,6 +168,10 @@ def explain(view: View, queries: object, options: Options) -> Explanation:
         scanned=trace.scanned if trace else getattr(engine, "rows", 0),
         bytes_read=_fetched(search) - before,
         rows_read=trace.read if trace else 0,
+        fragments=pruning.fragments if pruning else 0,
+        fragments_skipped=pruning.fragments_skipped if pruning else 0,
+        runs=pruning.runs if pruning else 0,
+        runs_skipped=pruning.runs_skipped if pruning else 0,
         faults=prepared.coverage.faults if prepared else (),
         milliseconds={stage: spent / 1e6 for stage, spent in stages.items()},
     )

@@ -136,7 +136,7 @@ def refine_read(
         at = np.flatnonzero(fragment == index)
         order = at[np.argsort(position[at], kind="stable")]
         reader: FragmentReader = opened.readers[index]
-        block = as_block(reader.take([field], position[order]).column(0), order, field)
+        block = as_block(reader.take([field], position[order]).column(0), order)
         return order, np.ascontiguousarray(block.vectors), block.valid
 
     wanted = np.unique(fragment[fragment >= 0]).tolist()

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from vectorlake.schema import Field, FixedListType
+from vectorlake.schema import Field
 from vectorlake.table.fragment_reader import FragmentReader
 from vectorlake.table.scan import MORSEL_ROWS, width_of
+from vectorlake.table.vector_rows import vector_rows
 
 _BLOCK_BYTES: Final = 32 << 20
 
@@ -29,17 +30,10 @@ class Block:
     valid: npt.NDArray[np.bool_] | None
 
 
-def as_block(array: pa.FixedSizeListArray, row_ids: npt.NDArray[np.int64], field: Field) -> Block:
+def as_block(array: pa.FixedSizeListArray, row_ids: npt.NDArray[np.int64]) -> Block:
     """Vectors as read from a file; those that are null, or hold a null, don't count."""
-    assert isinstance(field.type, FixedListType)
-    size = field.type.size
-    values = array.values.slice(array.offset * size, len(array) * size)
-    valid = None
-    if array.null_count or values.null_count:
-        inside = values.is_valid().to_numpy(zero_copy_only=False).reshape(-1, size).all(axis=1)
-        valid = array.is_valid().to_numpy(zero_copy_only=False) & inside
-        values = values.fill_null(0) if values.null_count else values
-    return Block(values.to_numpy(zero_copy_only=False).reshape(-1, size), row_ids, valid)
+    vectors, valid = vector_rows(array)
+    return Block(vectors, row_ids, valid)
 
 
 def blocks_of(rows: Sequence[Rows], field: Field) -> Iterator[Block]:
@@ -50,7 +44,7 @@ def blocks_of(rows: Sequence[Rows], field: Field) -> Iterator[Block]:
         if pieces is None:
             for start in range(0, len(positions), step):
                 part = positions[start : start + step]
-                yield as_block(reader.take([field], part).column(0), reader.row_ids_at(part), field)
+                yield as_block(reader.take([field], part).column(0), reader.row_ids_at(part))
             continue
         offset = 0
         for piece in pieces:

@@ -18,7 +18,7 @@ from vectorlake.errors import CorruptDataError, UnsupportedError
 from vectorlake.formats.checksum import source_checksum
 from vectorlake.ids import NewId
 from vectorlake.metadata.deletion import encode_deletes, to_bitmap, to_positions
-from vectorlake.metadata.fragment import Fragment
+from vectorlake.metadata.fragment import BallSegment, DataFile, Fragment
 from vectorlake.metadata.snapshot import Snapshot, is_staged
 from vectorlake.plan.commit import Delta, FragmentUpdate
 from vectorlake.plan.compaction import (
@@ -33,6 +33,7 @@ from vectorlake.plan.compaction import (
 from vectorlake.plan.layout import FRAGMENT_ROWS, column_groups
 from vectorlake.plan.scan import ROW_ID_COLUMN, VERSION_COLUMN
 from vectorlake.schema import ROW_ID_FIELD_ID, Field
+from vectorlake.table.balls import BallCollector, vector_fields
 from vectorlake.table.deletes import FOLDER as DELETES
 from vectorlake.table.differ import difference
 from vectorlake.table.follow import newly_deleted, replaced_fields, same
@@ -217,10 +218,27 @@ class Compaction:
             order = self._sorted(inputs)
             back = np.empty(len(order), np.int64)
             back[order] = np.arange(len(order))
-            return Rewritten(group, inputs, self._written(group, self._gathered(inputs, order)), order=back)
-        return Rewritten(group, inputs, self._written(group, self._in_order(inputs)))
+            written = self._written(group, self._gathered(inputs, order), self._balls(inputs))
+            return Rewritten(group, inputs, written, order=back)
+        return Rewritten(group, inputs, self._written(group, self._in_order(inputs), self._balls(inputs)))
 
-    def _written(self, group: Group, batches: Iterator[pa.RecordBatch]) -> tuple[Fragment, ...]:
+    def _balls(self, inputs: Sequence[Fragment]) -> BallCollector | None:
+        """Balls are made where rows are sorted, and again where they were and stay in order.
+
+        Of rows in any order they would be about as large as the whole, and of no use.
+        """
+        schema = self._view.snapshot.schema
+        fields, order = vector_fields(schema.fields), [schema.field(one.column) for one in self._plan.order]
+        if not order:
+            had = [known for fragment in inputs for known in fragment.balls]
+            fields = [field for field in fields if any(known.field_id == field.id for known in had)]
+            before = {number for known in had for number in known.order}
+            order = [field for field in schema.fields if field.id in before]
+        return BallCollector(fields, order) if fields else None
+
+    def _written(
+        self, group: Group, batches: Iterator[pa.RecordBatch], balls: BallCollector | None
+    ) -> tuple[Fragment, ...]:
         snapshot = self._view.snapshot
         keys = KeyCollector(key_fields(snapshot.schema, snapshot.primary_key)) if enforced(snapshot) else None
         fragments = write_fragments(
@@ -230,6 +248,7 @@ class Compaction:
             properties={**snapshot.properties, FRAGMENT_ROWS: str(group.fragment_rows)},
             new_id=self._new_id,
             keys=keys,
+            balls=balls,
             progress=self._advance,
         )
         return tuple(fragments)
@@ -372,7 +391,20 @@ class Compaction:
                 writer.abort(e)
                 raise
         self._view.store.sync_folders([file.path for file in written.files])
-        return FragmentUpdate(fragment.id, files=written.files, bounds=written.bounds)
+        return FragmentUpdate(
+            fragment.id,
+            files=written.files,
+            bounds=written.bounds,
+            balls=tuple(_moved(fragment, written.files)),
+        )
+
+
+def _moved(fragment: Fragment, files: Sequence[DataFile]) -> Iterator[BallSegment]:
+    """A fragment's balls, now that other files hold the same values in the same order."""
+    for file in files:
+        for number in file.field_ids:
+            if (known := fragment.balls_of(number)) is not None:
+                yield msgspec.structs.replace(known, source=file.path)
 
 
 def _as_stored(batch: pa.RecordBatch, view: View) -> pa.RecordBatch:

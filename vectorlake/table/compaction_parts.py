@@ -19,6 +19,7 @@ from vectorlake.table.index_upkeep import keeping_covered
 from vectorlake.table.ref import TableRef
 from vectorlake.table.staging import decode_fragments, encode_fragments
 from vectorlake.table.view import View, find_fragments
+from vectorlake.table.writer import paths_of
 
 if TYPE_CHECKING:
     from vectorlake.table.table import Table
@@ -80,6 +81,7 @@ class CompactionWork:
                 files=update.files,
                 id=update.fragment_id,
                 bounds=update.bounds,
+                balls=update.balls,
             )
         part = _Part(
             group,
@@ -88,9 +90,7 @@ class CompactionWork:
             None if done.order is None else done.order.astype("<i8").tobytes(),
         )
         written = [*added, *([] if stays is None else [stays])]
-        files = [file.path for one in written for file in one.files]
-        files += [one.keys.path for one in added if one.keys is not None]
-        return msgspec.msgpack.encode(part), tuple(files)
+        return msgspec.msgpack.encode(part), tuple(paths_of(written))
 
     def commit(self, table: Table, parts: Sequence[bytes]) -> Snapshot:
         """Commit the parts as one version; groups of which others have rewritten a fragment meanwhile are left out.
@@ -118,6 +118,8 @@ def _rewritten(view: View, plan: CompactionPlan, part: _Part) -> Rewritten:
     if part.replaced is not None:
         (stays,) = decode_fragments(part.replaced)
         return Rewritten(
-            group, inputs, update=FragmentUpdate(stays.id, files=stays.files, bounds=stays.bounds)
+            group,
+            inputs,
+            update=FragmentUpdate(stays.id, files=stays.files, bounds=stays.bounds, balls=stays.balls),
         )
     return Rewritten(group, inputs, tuple(decode_fragments(part.added)), order=order)

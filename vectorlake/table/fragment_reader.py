@@ -50,6 +50,7 @@ class FragmentReader:
         self._files = files
         self._load_deletes = load_deletes
         self._deleted: np.ndarray | None = None
+        self._row_ids: np.ndarray | None = None
 
     @property
     def deleted(self) -> np.ndarray:
@@ -76,8 +77,15 @@ class FragmentReader:
         live = self.live(0, self.fragment.row_count)
         return np.arange(self.fragment.row_count) if live is None else live
 
+    def keep_row_ids(self) -> None:
+        """Read all row ids now, 8 bytes each, and have them at hand from now on."""
+        if self._row_ids is None:
+            self._row_ids = self.row_ids(0, self.fragment.row_count)
+
     def row_ids(self, start: int, stop: int) -> np.ndarray:
         """Row ids of the physical rows `[start, stop)`, int64."""
+        if self._row_ids is not None:
+            return self._row_ids[start:stop]
         first = self.fragment.first_row_id or 0
         implied = np.arange(first + start, first + stop, dtype=np.int64)
         if self.fragment.file_of(ROW_ID_FIELD_ID) is None:
@@ -87,6 +95,8 @@ class FragmentReader:
 
     def row_ids_at(self, positions: np.ndarray) -> np.ndarray:
         """Row ids of the rows at some positions."""
+        if self._row_ids is not None:
+            return np.asarray(self._row_ids[positions])
         implied = positions.astype(np.int64) + (self.fragment.first_row_id or 0)
         if self.fragment.file_of(ROW_ID_FIELD_ID) is None:
             return implied

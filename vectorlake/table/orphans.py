@@ -151,10 +151,12 @@ def _new_files(delta: Delta) -> set[str]:
         paths |= {file.path for file in fragment.files if not file.foreign}
         if fragment.keys is not None:
             paths.add(fragment.keys.path)
+        paths |= {segment.path for segment in fragment.balls}
         if fragment.deletes is not None:
             paths.add(fragment.deletes.path)
     for update in delta.updates:
         paths |= {file.path for file in update.files}
+        paths |= {segment.path for segment in update.balls}
         if update.deletes is not None:
             paths.add(update.deletes.path)
     return paths

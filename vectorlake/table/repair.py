@@ -30,6 +30,8 @@ class Remedy(StrEnum):
     """Give up the columns that a lost file held: they read as their default or null."""
     LOSE_ROWS = "lose-rows"
     """Give up the rows of a fragment of which a column that can't be null is lost."""
+    DROP_BALLS = "drop-balls"
+    """Forget a fragment's bounding balls. Nothing is lost: exact searches look at all of its rows."""
     DROP_SEGMENT = "drop-segment"
     """Take the segment out of its index. Nothing is lost: its rows are scanned until `optimize_indexes` takes them in."""
     REBUILD_INDEX = "rebuild-index"
@@ -75,6 +77,8 @@ def _remedy(view: View, finding: Finding, fragments: dict[int, Fragment]) -> Rep
         return Repair(finding, Remedy.NONE)
     if finding.part is Part.KEYS:
         return Repair(finding, Remedy.REBUILD_KEYS)
+    if finding.part is Part.BALLS:
+        return Repair(finding, Remedy.DROP_BALLS)
     held = next((file.field_ids for file in fragment.files if file.path == finding.path), None)
     if finding.part is not Part.DATA or held is None:
         return Repair(finding, Remedy.NONE)
@@ -111,7 +115,7 @@ class Repairing:
             if number is None or number in removed:
                 continue
             update = updates.get(number, FragmentUpdate(number))
-            if repair.remedy is Remedy.LOSE_VALUES:
+            if repair.remedy in (Remedy.LOSE_VALUES, Remedy.DROP_BALLS):
                 lost = update.lost | {repair.finding.path}
                 updates[number] = FragmentUpdate(number, keys=update.keys, lost=lost)
             elif repair.remedy is Remedy.REBUILD_KEYS:

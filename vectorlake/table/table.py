@@ -996,7 +996,8 @@ class Table(ColumnApi, IndexApi):
     def repair(self, *, allow: Sequence[str] = (), dry_run: bool = True) -> list[Repair] | Snapshot:
         """Tell what can be done about each thing that `verify` finds, or with `dry_run=False` do it, as one commit.
 
-        What can be rebuilt without loss (key segments) is rebuilt, and damaged segments leave their indexes. Lost files
+        What can be rebuilt without loss (key segments) is rebuilt, damaged segments leave their indexes, and damaged balls
+        are forgotten. Lost files
         are given up only where `allow` names how: `"lose-values"` lets columns that may be null read as null,
         `"lose-rows"` lets go of the rows of fragments of which more than that is lost. Earlier versions keep referring to
         what they did.
@@ -1017,7 +1018,7 @@ class Table(ColumnApi, IndexApi):
         repairs = plan_repairs(self._view)
         if dry_run:
             return repairs
-        harmless = (Remedy.REBUILD_KEYS, Remedy.DROP_SEGMENT)
+        harmless = (Remedy.REBUILD_KEYS, Remedy.DROP_BALLS, Remedy.DROP_SEGMENT)
         chosen = [one for one in repairs if one.remedy in (*harmless, *allow)]
         return self._commit(Repairing(self._view, chosen, new_id=self._context.new_id))
 

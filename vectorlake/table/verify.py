@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -14,11 +15,16 @@ from vectorlake.errors import CorruptDataError, NotFoundError, UnsupportedError
 from vectorlake.formats.checksum import source_checksum
 from vectorlake.formats.protocol import FileSource
 from vectorlake.index.protocol import ROW_IDS
-from vectorlake.metadata.fragment import DataFile, Fragment, KeySegment
+from vectorlake.kernels import Metric
+from vectorlake.kernels.balls import reach
+from vectorlake.metadata.fragment import BallSegment, DataFile, Fragment, KeySegment
 from vectorlake.metadata.index import Index
+from vectorlake.schema import FixedListType
+from vectorlake.table.balls import known_balls, read_balls
 from vectorlake.table.coverage import SKIPPED_ROW_IDS
 from vectorlake.table.files import check_unchanged
 from vectorlake.table.keys import enforced, hashes_of, key_fields
+from vectorlake.table.vector_rows import vector_rows
 from vectorlake.table.view import View
 
 
@@ -29,6 +35,8 @@ class Part(StrEnum):
     DATA = "data"
     DELETES = "deletes"
     KEYS = "keys"
+    BALLS = "balls"
+    """Bounds by which exact searches skip rows. Damaged ones are not used, wrong ones would lose neighbours."""
     NUMBERS = "numbers"
     """Sequences, or ids that a snapshot says it has not given yet."""
     ROW_IDS = "row ids"
@@ -169,6 +177,8 @@ def _fragment(
                 yield Finding(path, problem, fragment_id=fragment.id)
     if fragment.keys is not None:
         yield from _keys(view, fragment, fragment.keys)
+    for segment in fragment.balls:
+        yield from check_balls(view, fragment, segment)
     if fragment.deletes is not None:
         try:
             bitmap = view.load_deletes(fragment.deletes)
@@ -200,6 +210,32 @@ def _keys(view: View, fragment: Fragment, segment: KeySegment) -> Iterator[Findi
             Part.KEYS,
             fragment.id,
         )
+
+
+def check_balls(view: View, fragment: Fragment, segment: BallSegment) -> Iterator[Finding]:
+    """What is wrong with balls: every vector must be within the bounds of its run, as searches judge them."""
+    field = next((one for one in view.snapshot.schema.fields if one.id == segment.field_id), None)
+    if field is None or known_balls(fragment, field) is not segment:
+        return
+    assert isinstance(field.type, FixedListType)
+    dimension = field.type.size
+    try:
+        balls = read_balls(view.store, segment, rows=fragment.row_count, dimension=dimension)
+    except CorruptDataError as e:
+        yield Finding(segment.path, str(e), Part.BALLS, fragment.id)
+        return
+    reader = view.reader(fragment)
+    try:
+        for run, (start, stop) in enumerate(pairwise([0, *balls.stops.tolist()])):
+            vectors, valid = vector_rows(reader.read([field], start, stop).column(0))
+            rows = vectors if valid is None else vectors[valid]
+            rows = rows[np.isfinite(rows).all(axis=1)]
+            ball = balls.part(run, run + 1)
+            if any((reach(rows, ball, metric).least > 0).any() for metric in (Metric.L2, Metric.COSINE)):
+                problem = f"does not bound the vectors of rows {start} to {stop} of fragment {fragment.id}"
+                yield Finding(segment.path, problem, Part.BALLS, fragment.id)
+    except CorruptDataError:
+        return  # a damaged data file is told of itself
 
 
 def _index(view: View, index: Index, progress: Callable[[str], None] | None) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Final
@@ -16,7 +16,7 @@ from vectorlake.errors import StorageError
 from vectorlake.formats.protocol import ColumnStats, FileWriter, WriteOptions, WrittenFile
 from vectorlake.formats.registry import format_named
 from vectorlake.ids import NewId
-from vectorlake.metadata.fragment import DataFile, FieldBounds, Fragment, KeySegment, Layout
+from vectorlake.metadata.fragment import BallSegment, DataFile, FieldBounds, Fragment, KeySegment, Layout
 from vectorlake.plan.layout import (
     DEFAULTS,
     FRAGMENT_BYTES,
@@ -28,6 +28,7 @@ from vectorlake.plan.layout import (
 )
 from vectorlake.schema import Field
 from vectorlake.store.protocol import Store
+from vectorlake.table.balls import BallCollector
 from vectorlake.table.key_segments import KeyCollector
 from vectorlake.tracing import span
 
@@ -57,6 +58,11 @@ class ColumnGroupWriter:
         except BaseException as e:
             self._stack.__exit__(type(e), e, e.__traceback__)
             raise
+
+    @property
+    def field_ids(self) -> tuple[int, ...]:
+        """Of the group's columns."""
+        return tuple(field.id for field in self._group.fields)
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append the group's columns of a batch."""
@@ -118,6 +124,11 @@ class FragmentWriter:
             self.abort(e)
             raise
 
+    @property
+    def sources(self) -> dict[int, str]:
+        """The path of the file of each column, by field id."""
+        return {number: writer.path for writer in self._writers for number in writer.field_ids}
+
     def write(self, batch: pa.RecordBatch) -> None:
         """Append a batch to every group."""
         list(self._pool.map(lambda writer: writer.write(batch), self._writers))
@@ -148,17 +159,25 @@ def write_fragments(
     properties: Mapping[str, str],
     new_id: NewId,
     keys: KeyCollector | None = None,
+    balls: BallCollector | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Fragment]:
     """Write conforming batches as fragments of bounded size, durable when this returns, referred to by nobody yet.
 
-    `keys` collects the primary keys of the rows, for tables that have one. Holds about one batch in memory (and eight
-    bytes a row for the keys). After an error nothing is left; after Ctrl-C finished fragments stay behind as
-    orphans, which collection removes.
+    `keys` collects the primary keys of the rows, for tables that have one, `balls` the bounding balls of vectors. Holds
+    about one batch in memory (and eight bytes a row for the keys). After an error nothing is left; after Ctrl-C finished
+    fragments stay behind as orphans, which collection removes.
     """
     with span("write", table=store.uri) as told:
         fragments = _write(
-            store, batches, fields, properties=properties, new_id=new_id, keys=keys, progress=progress
+            store,
+            batches,
+            fields,
+            properties=properties,
+            new_id=new_id,
+            keys=keys,
+            balls=balls,
+            progress=progress,
         )
         if told.recording:
             told.set(rows=sum(fragment.row_count for fragment in fragments), fragments=len(fragments))
@@ -174,6 +193,7 @@ def _write(
     properties: Mapping[str, str],
     new_id: NewId,
     keys: KeyCollector | None,
+    balls: BallCollector | None,
     progress: Callable[[int], None] | None,
 ) -> list[Fragment]:
     limits = {
@@ -184,8 +204,9 @@ def _write(
     fragments: list[Fragment] = []
     current: FragmentWriter | None = None
 
-    with ThreadPoolExecutor(max(1, min(4, len(groups))) + (keys is not None)) as pool:
-        hashing = _Hashing(keys, store, new_id=new_id, pool=pool)
+    beside = (keys is not None) + (balls is not None)
+    with ThreadPoolExecutor(max(1, min(4, len(groups))) + beside) as pool:
+        collecting = _Collecting(keys, balls, store, new_id=new_id, pool=pool)
         try:
             for batch in batches:
                 while batch.num_rows:
@@ -193,15 +214,15 @@ def _write(
                         current = FragmentWriter(store, groups, new_id=new_id, pool=pool)
                     part = batch.slice(0, limits[FRAGMENT_ROWS] - current.rows)
                     batch = batch.slice(part.num_rows)
-                    hashing.add(part)
+                    collecting.add(part)
                     current.write(part)
                     if progress:
                         progress(part.num_rows)
                     if current.rows == limits[FRAGMENT_ROWS] or current.nbytes >= limits[FRAGMENT_BYTES]:
-                        fragments.append(hashing.close(current))
+                        fragments.append(collecting.close(current))
                         current = None
             if current is not None:
-                fragments.append(hashing.close(current))
+                fragments.append(collecting.close(current))
         except BaseException as e:
             if current is not None:
                 current.abort(e)
@@ -212,44 +233,55 @@ def _write(
     return fragments
 
 
-class _Hashing:
-    """Hashes keys and writes key segments beside the writing of the rows themselves, at most one batch behind it."""
+class _Collecting:
+    """Hashes keys and bounds vectors beside the writing of the rows themselves, at most one batch behind it."""
 
     def __init__(
-        self, keys: KeyCollector | None, store: Store, *, new_id: NewId, pool: ThreadPoolExecutor
+        self,
+        keys: KeyCollector | None,
+        balls: BallCollector | None,
+        store: Store,
+        *,
+        new_id: NewId,
+        pool: ThreadPoolExecutor,
     ) -> None:
         self._keys = keys
+        self._balls = balls
         self._store = store
         self._new_id = new_id
         self._pool = pool
-        self._running: Future[None] | None = None
+        self._running: list[Future[None]] = []
 
     def add(self, batch: pa.RecordBatch) -> None:
         """The next rows."""
-        if self._keys is not None:
-            if self._running is not None:
-                self._running.result()
-            self._running = self._pool.submit(self._keys.add, batch)
+        self._wait()
+        collectors = [one for one in (self._keys, self._balls) if one is not None]
+        self._running = [self._pool.submit(one.add, batch) for one in collectors]
 
     def close(self, writer: FragmentWriter) -> Fragment:
-        """The finished fragment, with its key segment."""
-        if self._keys is None:
+        """The finished fragment, with what belongs to it."""
+        if self._keys is None and self._balls is None:
             return writer.close()
-        sealing = self._pool.submit(self._seal, self._keys)
+        sealing = self._pool.submit(self._seal, writer.sources)
         try:
             fragment = writer.close()
         except BaseException:
             with contextlib.suppress(StorageError):
-                if (left := sealing.result()) is not None:
-                    self._store.delete([left.path])
+                self._store.delete(list(_paths_beside(*sealing.result())))
             raise
-        segment = sealing.result()
-        return fragment if segment is None else msgspec.structs.replace(fragment, keys=segment)
+        keys, balls = sealing.result()
+        return msgspec.structs.replace(fragment, keys=keys, balls=balls)
 
-    def _seal(self, keys: KeyCollector) -> KeySegment | None:
-        if self._running is not None:
-            self._running.result()
-        return keys.finish(self._store, new_id=self._new_id)
+    def _seal(self, sources: Mapping[int, str]) -> tuple[KeySegment | None, tuple[BallSegment, ...]]:
+        self._wait()
+        keys = None if self._keys is None else self._keys.finish(self._store, new_id=self._new_id)
+        if self._balls is None:
+            return keys, ()
+        return keys, self._balls.finish(self._store, sources, new_id=self._new_id)
+
+    def _wait(self) -> None:
+        for one in self._running:
+            one.result()
 
 
 def _peek(batches: Iterable[pa.RecordBatch], most_rows: int) -> tuple[Iterable[pa.RecordBatch], bool]:
@@ -267,15 +299,18 @@ def _peek(batches: Iterable[pa.RecordBatch], most_rows: int) -> tuple[Iterable[p
 
 
 def paths_of(fragments: Iterable[Fragment]) -> list[str]:
-    """The files of some new fragments: column groups and key segments."""
+    """The files of some new fragments: column groups, key segments and balls."""
     return [
         path
         for fragment in fragments
-        for path in (
-            *(file.path for file in fragment.files),
-            *((fragment.keys.path,) if fragment.keys is not None else ()),
-        )
+        for path in (*(file.path for file in fragment.files), *_paths_beside(fragment.keys, fragment.balls))
     ]
+
+
+def _paths_beside(keys: KeySegment | None, balls: Iterable[BallSegment]) -> Iterator[str]:
+    if keys is not None:
+        yield keys.path
+    yield from (segment.path for segment in balls)
 
 
 def discard(store: Store, fragments: Iterable[Fragment]) -> None:
