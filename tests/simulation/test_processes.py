@@ -19,7 +19,9 @@ from vectorlake.testing.s3 import S3Server
 
 PROCESSES, APPENDS, ROWS = 8, 4, 5
 KILLS = int(os.environ.get("VECTORLAKE_KILLS", "3"))
-SPAWN = multiprocessing.get_context("spawn")
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["vectorlake.lake.lake", "vectorlake.table.table"])
+"""Processes are forked off one that has imported what they need, and has done nothing yet."""
 
 
 def append_rows(uri: str, options: dict[str, str], worker: int, appends: int = APPENDS) -> None:
@@ -32,7 +34,9 @@ def append_rows(uri: str, options: dict[str, str], worker: int, appends: int = A
 def check_appends(uri: str, options: dict[str, str]) -> None:
     lake = vl.connect(uri, storage_options=options)
     lake.create_table("ns.items", pa.schema([("id", pa.int64()), ("worker", pa.int64())]))
-    workers = [SPAWN.Process(target=append_rows, args=(uri, options, worker)) for worker in range(PROCESSES)]
+    workers = [
+        CONTEXT.Process(target=append_rows, args=(uri, options, worker)) for worker in range(PROCESSES)
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -63,7 +67,7 @@ def test_killed_writers_leave_whole_versions_and_collectable_orphans(tmp_path: P
     lake = vl.connect(tmp_path)
     lake.create_table("ns.items", pa.schema([("id", pa.int64()), ("worker", pa.int64())]))
     for round_number, pause in enumerate((0.0, 0.03, 0.11)):
-        worker = SPAWN.Process(target=append_rows, args=(str(tmp_path), {}, round_number, 10_000))
+        worker = CONTEXT.Process(target=append_rows, args=(str(tmp_path), {}, round_number, 10_000))
         before = lake.table("ns.items").version
         worker.start()
         while lake.table("ns.items").version < before + 3:
@@ -105,6 +109,19 @@ def work_until_killed(uri: str, options: dict[str, str], log: str, seed: int) ->
                 continue
 
 
+def upserts(logs: Path, what: str) -> list[list[str]]:
+    """What workers have told of upserts that they `intend`, or of those that are `done`."""
+    lines = [line for path in logs.glob("*.log") for line in path.read_text().splitlines(keepends=True)]
+    return [words[1:] for line in lines if (words := line.split())[0] == what and line.endswith("\n")]
+
+
+def await_upserts(logs: Path, count: int) -> None:
+    until = time.monotonic() + 120
+    while len(upserts(logs, "done")) < count:
+        assert time.monotonic() < until, "nothing much is done"
+        time.sleep(0.02)
+
+
 def check_killed_workers(uri: str, options: dict[str, str], logs: Path, *, kills: int) -> None:
     lake = vl.connect(uri, storage_options=options)
     schema = pa.schema([("id", pa.int64()), ("worker", pa.int64())])
@@ -115,13 +132,14 @@ def check_killed_workers(uri: str, options: dict[str, str], logs: Path, *, kills
 
     def start(number: int) -> Any:
         arguments = (uri, options, str(logs / f"{number % 3}.log"), seed + number)
-        worker = SPAWN.Process(target=work_until_killed, args=arguments)
+        worker = CONTEXT.Process(target=work_until_killed, args=arguments)
         worker.start()
         return worker
 
     workers = [start(number) for number in range(3)]
     for number in range(3, 3 + kills):
-        time.sleep(rng.uniform(1.0, 2.5))
+        await_upserts(logs, 2 + len(upserts(logs, "done")))
+        time.sleep(rng.uniform(0, 0.5))
         victim = workers.pop(rng.randrange(len(workers)))
         assert victim.is_alive(), "a worker died of something else"
         os.kill(victim.pid, signal.SIGKILL)
@@ -130,11 +148,9 @@ def check_killed_workers(uri: str, options: dict[str, str], logs: Path, *, kills
     for worker in workers:
         os.kill(worker.pid, signal.SIGKILL)
         worker.join()
-    lines = [line.split() for path in logs.glob("*.log") for line in path.read_text().splitlines()]
-    intended = {int(line[1]) for line in lines if line[0] == "intend"}
-    acknowledged = {int(line[1]): int(line[2]) for line in lines if line[0] == "done"}
+    intended = {int(stamp) for stamp, *_ in upserts(logs, "intend")}
+    acknowledged = {int(stamp): int(version) for stamp, version in upserts(logs, "done")}
     table = lake.table("ns.items")
-    assert len(acknowledged) > kills, "nothing much was done"
     assert table.verify() == [], "rows, ids and keys are there once, and all files"
     assert set(table.to_arrow()["worker"].to_pylist()) <= intended
     for stamp, version in acknowledged.items():
