@@ -52,7 +52,7 @@ def test_with_a_head(metric: Metric, threads: int, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(self_knn, "choose_head", short)
     spread = np.float32(0.9) ** np.arange(80, dtype="f4")
-    check(drawn(3, (1200, 80), "f4") * spread, 6, metric, threads=threads)
+    check(drawn(3, (600, 80), "f4") * spread, 6, metric, threads=threads)
     assert [len(directions) for directions in kept] == [24]
 
 
