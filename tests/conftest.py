@@ -19,8 +19,16 @@ if TYPE_CHECKING:
 
 ENGINES: Final = ("spark", "ray")
 """Engines that take long to start: all tests of one run in one process, which starts it once."""
-FIRST: Final = (*ENGINES, "test_jobs_killed.py", "test_world.py")
-"""What takes longest, so that no process is left with it at the end."""
+FIRST: Final = (
+    "spark",
+    "test_commit_faults.py",
+    "test_conflict_matrix.py",
+    "ray",
+    "test_jobs_killed.py",
+    "test_world.py",
+)
+"""What takes longest, so that no process is left with it at the end. What needs no kernels goes before Ray: Spark's process
+compiles them meanwhile, for both."""
 APART: Final = ("test_world.py", "test_commit_faults.py")
 """Long files whose tests share nothing: any process may take any of them."""
 
