@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,11 +13,6 @@ from vectorlake.jobs import JobFailedError, executor_named, job_status, run_job
 
 daft = pytest.importorskip("daft", reason="daft is in the extra daft")
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(place for place in sys.path if place))
 
 
 def test_tasks_run_in_processes_and_are_not_done_again(tmp_path: Path) -> None:

@@ -312,7 +312,7 @@ def files_of(table: vl.Table) -> set[str]:
     return {path for path in listed if not path.startswith("metadata/")}
 
 
-def _drive(engine: str, folder: Path, enough: Mapping[str, int]) -> None:
+def drive(engine: str, folder: Path, enough: Mapping[str, int]) -> None:
     """Run all jobs side by side."""
     if engine == "spark":
         importlib.import_module("spark_support").session(cores=len(enough))
@@ -332,4 +332,4 @@ def _drive(engine: str, folder: Path, enough: Mapping[str, int]) -> None:
 
 if __name__ == "__main__":
     # As tests import it: workers know its classes by that name.
-    importlib.import_module("job_kills")._drive(sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]))
+    importlib.import_module("job_kills").drive(sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]))
