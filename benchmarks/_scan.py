@@ -40,14 +40,19 @@ class Sources:
         return str(self.lance)
 
 
-def parsed(doc: str, *, rows: int = 200_000, dimension: int = 384, times: int = 3) -> argparse.Namespace:
+def options(doc: str) -> argparse.ArgumentParser:
     """The options that all of them take."""
     options = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--rows", type=int, default=rows)
-    options.add_argument("--dimension", type=int, default=dimension)
-    options.add_argument("--times", type=int, default=times, help="runs of which the median counts")
+    options.add_argument("--rows", type=int, default=200_000)
+    options.add_argument("--dimension", type=int, default=384)
+    options.add_argument("--times", type=int, default=3, help="runs of which the median counts")
     options.add_argument("--only", default="", help="queries whose names hold this")
-    return options.parse_args()
+    return options
+
+
+def parsed(doc: str) -> argparse.Namespace:
+    """What was given."""
+    return options(doc).parse_args()
 
 
 def rows(count: int, dimension: int) -> pa.Table:

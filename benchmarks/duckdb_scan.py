@@ -1,49 +1,35 @@
-"""Tables of a lake in DuckDB against DuckDB's own ways: scans against `read_parquet`, KNN joins against `array_distance`.
+"""Tables of a lake in DuckDB against DuckDB's own ways: scans against `read_parquet` and a Lance dataset, KNN joins against SQL.
 
-Run it with `python benchmarks/duckdb_scan.py [--rows 500000] [--data FOLDER]`. Every number is the median of some runs;
-a ratio above 1 means that the lake is slower.
+    python benchmarks/duckdb_scan.py [--rows 200000] [--dimension 384] [--times 3] [--only filter] [--joins] [--data FOLDER]
+
+Every number is the median of some runs after one to warm up; a ratio above 1 means that the lake is slower.
 """
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import vectorlake_duckdb
+from _scan import compare, options, sources, timed
 
 import vectorlake as vl
 
 SCANS = {
     "count(*)": "SELECT count(*) FROM {t}",
     "sum of a column": "SELECT sum(price) FROM {t}",
-    "filter, 1 row": "SELECT name FROM {t} WHERE id = 123456",
+    "filter, 1 row": "SELECT name FROM {t} WHERE id = 12345",
     "filter, 1 %": "SELECT count(*), max(name) FROM {t} WHERE price > 0.99",
+    "filter, 1 %, all": "SELECT count(*), sum(vec[1]), max(name), sum(category) FROM {t} WHERE price > 0.99",
     "filter, 50 %": "SELECT count(*), sum(price) FROM {t} WHERE price > 0.5",
     "group by": "SELECT category, count(*), avg(price) FROM {t} GROUP BY ALL",
     "LIKE (not pushed)": "SELECT count(*) FROM {t} WHERE name LIKE '%99'",
-    "first 100 rows": "SELECT * FROM {t} LIMIT 100",
+    "first 100 rows": "SELECT id, name, price FROM {t} LIMIT 100",
+    "vectors": "SELECT sum(vec[1]), sum(id) FROM {t}",
 }
-
-
-def rows(count: int) -> pa.Table:
-    rng = np.random.default_rng(0)
-    ids = np.arange(count)
-    return pa.table(
-        {
-            "id": ids,
-            "name": [f"item {i}" for i in ids],
-            "category": rng.integers(0, 100, count).astype("i4"),
-            "price": rng.random(count),
-        }
-    )
 
 
 def vectors(folder: Path | None, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -55,39 +41,30 @@ def vectors(folder: Path | None, rng: np.random.Generator) -> tuple[np.ndarray, 
     return rng.standard_normal((50_000, 384)).astype("f4"), rng.standard_normal((100, 384)).astype("f4")
 
 
-def timed(run: Callable[[], object], *, times: int = 5) -> float:
-    """Median milliseconds of a call, after one to warm up."""
-    run()
-    took = []
-    for _ in range(times):
-        start = time.perf_counter()
-        run()
-        took.append((time.perf_counter() - start) * 1000)
-    return statistics.median(took)
+def scans(con: duckdb.DuckDBPyConnection, rows: int, dimension: int, only: str, times: int) -> None:
+    with sources(rows, dimension) as made:
+        vectorlake_duckdb.attach(con, made.lake)
+        readers = {"Parquet": f"read_parquet('{made.parquet}/*.parquet')"}
+        try:
+            import lance
 
-
-def show(name: str, lake: float, peer: float) -> None:
-    print(
-        f"{name:<24} lake {lake:9.1f} ms   DuckDB's own {peer:9.1f} ms   ratio {lake / peer:6.2f}", flush=True
-    )
-
-
-def scans(con: duckdb.DuckDBPyConnection, lake: vl.Lake, folder: Path, count: int) -> None:
-    data = rows(count)
-    lake.create_table("bench.items", data)
-    pq.write_table(data, folder / "items.parquet", compression="zstd", row_group_size=65_536)
-    vectorlake_duckdb.refresh(con)
-    print(f"\n{count:,} rows of 4 columns, against read_parquet of one file (zstd, 64k-row groups)")
-    for name, sql in SCANS.items():
-        mine = sql.format(t="lake.bench.items")
-        peer = sql.format(t=f"read_parquet('{folder / 'items.parquet'}')")
-        if "LIMIT" not in sql:
-            check_same(con, mine, peer)
-        show(
-            name,
-            timed(lambda q=mine: con.execute(q).fetchall()),
-            timed(lambda q=peer: con.execute(q).fetchall()),
-        )
+            con.register("lance_items", lance.dataset(made.write_lance()))
+            con.execute("SELECT id FROM lance_items LIMIT 1").fetchall()
+            readers["Lance"] = "lance_items"
+        except Exception as e:  # noqa: BLE001  # whatever keeps DuckDB and this release of Lance apart
+            print(f"Lance: skipped ({type(e).__name__}: {e})")
+        for name, sql in SCANS.items():
+            if only not in name:
+                continue
+            mine = sql.format(t="lake.bench.items")
+            peers: dict[str, Callable[[], object]] = {}
+            for peer, reader in readers.items():
+                theirs = sql.format(t=reader)
+                if "LIMIT" not in sql:
+                    check_same(con, mine, theirs)
+                peers[peer] = lambda q=theirs: con.execute(q).fetchall()  # type: ignore[misc]
+            compare(name, lambda q=mine: con.execute(q).fetchall(), peers, times=times)
+        vectorlake_duckdb.detach(con)
 
 
 def check_same(con: duckdb.DuckDBPyConnection, mine: str, peer: str) -> None:
@@ -116,18 +93,20 @@ def joins(con: duckdb.DuckDBPyConnection, lake: vl.Lake, folder: Path | None) ->
     )
     found, expected = set(con.execute(mine).fetchall()), set(con.execute(peer).fetchall())
     print(f"the same neighbours: {len(found & expected) / len(expected):.4f} (DuckDB adds in float32)")
-    show(
+    compare(
         "join",
-        timed(lambda: con.execute(mine).fetchall(), times=3),
-        timed(lambda: con.execute(peer).fetchall(), times=1),
+        lambda: con.execute(mine).fetchall(),
+        {"SQL": lambda: con.execute(peer).fetchall()},
+        times=1,
     )
     one = f"[{', '.join(map(repr, queries[0].tolist()))}]::FLOAT[{dimension}]"
     single = f"SELECT id, distance FROM knn('bench.vectors', {one}, 10)"
     native = f"SELECT id, array_distance(vec, {one}) AS distance FROM native ORDER BY distance LIMIT 10"
-    show(
+    compare(
         "one query",
-        timed(lambda: con.execute(single).fetchall()),
-        timed(lambda: con.execute(native).fetchall()),
+        lambda: con.execute(single).fetchall(),
+        {"SQL": lambda: con.execute(native).fetchall()},
+        times=3,
     )
     table = lake.table("bench.vectors")
     direct = timed(lambda: table.knn(queries, k=10, columns=["id"]), times=3)
@@ -135,15 +114,18 @@ def joins(con: duckdb.DuckDBPyConnection, lake: vl.Lake, folder: Path | None) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=500_000)
-    parser.add_argument("--data", type=Path, help="a folder with vectors.npy and query_vectors.npy")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, duckdb.connect() as con:
-        lake = vl.connect(Path(folder) / "lake")
-        vectorlake_duckdb.attach(con, lake)
-        scans(con, lake, Path(folder), arguments.rows)
-        joins(con, lake, arguments.data)
+    wanted = options(__doc__)
+    wanted.add_argument(
+        "--joins", action="store_true", help="KNN joins too (benchmarks/knn_sql.py has more of them)"
+    )
+    wanted.add_argument("--data", type=Path, help="a folder with vectors.npy and query_vectors.npy")
+    given = wanted.parse_args()
+    with duckdb.connect() as con:
+        scans(con, given.rows, given.dimension, given.only, given.times)
+        if given.joins:
+            lake = vl.connect("memory://joins")
+            vectorlake_duckdb.attach(con, lake)
+            joins(con, lake, given.data)
 
 
 if __name__ == "__main__":
