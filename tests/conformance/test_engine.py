@@ -275,6 +275,7 @@ def test_sql_joins_and_aggregates(engine: Engine, lake: vl.Lake, items: vl.Table
 
 
 def test_writes_create_append_and_overwrite(engine: Engine, lake: vl.Lake) -> None:
+    need(engine, Capability.WRITE)
     first, second = sample(30), sample(10, 30)
     engine.write(lake, "ns.new", first, mode="create")
     table = lake.table("ns.new")
@@ -291,6 +292,7 @@ def test_writes_create_append_and_overwrite(engine: Engine, lake: vl.Lake) -> No
 
 
 def test_writes_with_a_primary_key_and_upserts(engine: Engine, lake: vl.Lake) -> None:
+    need(engine, Capability.WRITE)
     engine.write(lake, "ns.keyed", sample(20), mode="create", primary_key=["id"])
     table = lake.table("ns.keyed")
     assert [table.snapshot.schema.field("id").id] == list(table.snapshot.primary_key)
@@ -306,6 +308,7 @@ def test_writes_with_a_primary_key_and_upserts(engine: Engine, lake: vl.Lake) ->
 def test_a_write_that_does_not_fit_says_why_and_writes_nothing(
     engine: Engine, items: vl.Table, lake: vl.Lake
 ) -> None:
+    need(engine, Capability.WRITE)
     version, rows = items.version, items.count()
     with pytest.raises(Exception, match="no column 'nmae'"):
         engine.write(
@@ -356,6 +359,7 @@ def test_finds_the_same_neighbours(engine: Engine, items: vl.Table, metric: str,
 
 
 def test_a_null_query_has_no_matches(engine: Engine, items: vl.Table) -> None:
+    need(engine, Capability.NULL_QUERIES)
     found = engine.knn(items, queries(missing=True), 3, column="vec", metric="l2")
     whole = items.knn(queries(), k=3, column="vec", metric="l2")
     expected = whole.filter(pc.not_equal(whole["query"], 1))

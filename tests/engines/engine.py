@@ -18,12 +18,14 @@ class Capability(StrEnum):
 
     SQL = "reads tables by name in SQL"
     SQL_WRITE = "writes tables by SQL"
+    WRITE = "writes tables"
     ROW_IDS = "shows row ids"
     UPSERT = "replaces rows by primary key"
     METADATA = "shows snapshots, files, fragments and refs"
     BRANCHES = "reads branches"
     ORDER = "keeps the table's order of rows without being asked to"
     FLOAT16 = "holds half floats"
+    NULL_QUERIES = "can ask for the neighbours of null"
     FILTER_TEXT = "takes filters as SQL text"
 
 

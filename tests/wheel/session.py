@@ -207,7 +207,7 @@ def jobs(lake: vl.Lake) -> None:
 
     plain(lake)
     items = lake.table("ns.items")
-    vectorlake_jobs.knn_join(None, items, into="ns.pairs", lake=lake, k=3, engine="processes")
+    vectorlake_jobs.knn_join(None, items, into="ns.pairs", lake=lake, k=3, engine="local")
     assert lake.table("ns.pairs").count() == 3 * (COUNT + 1)
     vectorlake_jobs.dedup(items, by="text", column="name", as_column="group", engine="threads")
     vectorlake_jobs.cluster(items.refresh(), column="vec", k=3, as_column="cluster", engine="threads")

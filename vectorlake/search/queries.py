@@ -126,11 +126,13 @@ def _as_matrix(data: Any, column: Field) -> tuple[np.ndarray, np.ndarray]:
         return _as_matrix(stream, column) if hasattr(data, "dtype") else _from_table(stream, column)
     if hasattr(data, "__arrow_c_array__"):
         return _from_arrow(pa.array(data))
+    if hasattr(data, "__dlpack__"):
+        return _from_numpy(_from_tensor(data))
     if isinstance(data, list | tuple):
         return _from_list(list(data))
     raise InvalidInputError(
-        f"can't read query vectors from {type(data).__name__}: pass a numpy array, lists of numbers, an Arrow array of "
-        "vectors, or a table with a vector column"
+        f"can't read query vectors from {type(data).__name__}: pass a numpy array, a tensor, lists of numbers, an Arrow "
+        "array of vectors, or a table with a vector column"
     )
 
 
@@ -142,6 +144,16 @@ def _from_numpy(data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if data.ndim != 2:
         raise InvalidInputError(f"queries must have rank 1 or 2, not {data.ndim}")
     return data, np.ones(len(data), bool)
+
+
+def _from_tensor(data: Any) -> np.ndarray:
+    """A tensor of another library as an array, without a copy."""
+    try:
+        return np.from_dlpack(data)
+    except (BufferError, RuntimeError, TypeError) as e:
+        raise InvalidInputError(
+            f"the tensor of queries can't be read as a numpy array: {e}; detach it, and move it to the CPU as float32"
+        ) from e
 
 
 def _from_list(data: list[Any]) -> tuple[np.ndarray, np.ndarray]:
