@@ -266,6 +266,8 @@ def test_a_searcher_of_a_whole_segment(tmp_path: Path) -> None:
         assert row_ids[0].tolist() == plain["row_id"].to_pylist()
         assert distances[0].tolist() == plain["distance"].to_pylist()
     assert made.searcher(k=500).search(np.zeros(DIMENSION))[0].max() == -1
+    row_ids, distances = searcher.search(np.empty((0, DIMENSION)))
+    assert row_ids.shape == distances.shape == (0, 5)
 
 
 def test_explanations_tell_the_plan(table: tuple[vl.Table, np.ndarray]) -> None:

@@ -94,7 +94,7 @@ class KnnSearcher:
             )
         if not self._bits and not np.isfinite(given).all():
             raise InvalidInputError("a query holds NaN or infinity: no distance to it means anything")
-        if self._lean is None or len(given) > 1:
+        if self._lean is None or len(given) != 1:
             return self._general(given)
         lean = self._lean
         ask = Ask(given, self.pool, self.effort, lean.words, self._share)
