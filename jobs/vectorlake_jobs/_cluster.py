@@ -13,6 +13,7 @@ import vectorlake as vl
 from vectorlake.errors import InvalidInputError
 from vectorlake.jobs import Done, JobRun, Plan, Stage, StageDone, Task, TaskResult, Work
 from vectorlake_jobs._arrays import Matrix, load, save, unit
+from vectorlake_jobs._compact import compact
 from vectorlake_jobs._fit import (
     SAMPLE,
     TASK_ROWS,
@@ -27,7 +28,7 @@ from vectorlake_jobs._fit import (
 )
 from vectorlake_jobs._models import Model, nearest
 from vectorlake_jobs._start import RunOptions, start
-from vectorlake_jobs._tables import NewTable
+from vectorlake_jobs._tables import NewTable, pinned
 
 _SAMPLES: Final = 64
 """Sampled rows for each cluster, from which the first centroids come."""
@@ -162,6 +163,8 @@ def cluster(
     lake: vl.Lake | None = None,
     seed: int = 0,
     task_rows: int = TASK_ROWS,
+    arrange: bool = False,
+    target_rows: int | None = None,
     **options: Unpack[RunOptions],
 ) -> JobRun | Plan:
     """Cluster the rows of a table by k-means, in passes whose tasks resume; the table need not fit memory.
@@ -178,11 +181,14 @@ def cluster(
         model: creates a table of this name in `lake` that keeps the centroids, for `apply_model`.
         seed: the same data and seed give the same clusters.
         task_rows: rows of a task.
+        arrange: rewrite the table's rows in the order of their clusters, too, by a job of its own (`<job id>-order`) and a
+            second commit, as `compact(sort_by=…)` does; exact searches and filters by cluster then skip what is elsewhere.
+        target_rows: rows of a fragment that is written so; as for `Table.compact`.
         options: of the run (`vectorlake.jobs.run_job`), and `dry_run`.
 
     Returns:
-        What was done (its outcome tells the passes and the inertia, the sum of squared distances, of the last one), or
-        with `dry_run` the plan.
+        What was done (its outcome tells the passes and the inertia, the sum of squared distances, of the last one; and how
+        many rows were arranged), or with `dry_run` the plan of the clustering.
 
     Raises:
         InvalidInputError: whatever can't be, such as fewer different vectors than clusters; nothing was written.
@@ -190,6 +196,8 @@ def cluster(
     one_of("metric", metric, ("l2", "cosine"))
     positive("k", k)
     positive("iterations", iterations)
+    if target_rows is not None:
+        positive("target_rows", target_rows)
     if not 0 < batch_share <= 1:
         raise InvalidInputError(f"batch_share must be above 0 and at most 1, not {batch_share!r}")
     named = chosen_column(table, column, as_column)
@@ -198,7 +206,25 @@ def cluster(
     job = Cluster(
         table.ref, named, as_column, place, seed, task_rows, k, metric, iterations, tolerance, batch_share
     )
-    return start(job, **options)
+    done = start(job, **options)
+    if not arrange or isinstance(done, Plan):
+        return done
+    clustered = pinned(table.ref, int(done.outcome["version"])).open()
+    options["job_id"] = f"{done.job_id}-order"
+    ordered = compact(clustered, sort_by=as_column, target_rows=target_rows, **options)
+    assert isinstance(ordered, JobRun)
+    outcome = {
+        **done.outcome,
+        "version": ordered.outcome["version"],
+        "arranged_rows": ordered.outcome["rows"],
+    }
+    return JobRun(
+        done.job_id,
+        outcome,
+        executed=done.executed + ordered.executed,
+        reused=done.reused + ordered.reused,
+        failures=(*done.failures, *ordered.failures),
+    )
 
 
 def kept_in(lake: vl.Lake | None, model: str | None) -> NewTable | None:

@@ -44,6 +44,12 @@ def cluster(
     model: Model = None,
     seed: Seed = 0,
     task_rows: TaskRows = 65_536,
+    arrange: Annotated[
+        bool, typer.Option("--arrange", help="Rewrite the rows in the order of their clusters, too")
+    ] = False,
+    target_rows: Annotated[
+        int | None, typer.Option("--target-rows", help="Rows of a fragment that is written so")
+    ] = None,
 ) -> None:
     """The cluster of each row, by k-means over all of them."""
     opened = session.lake(lake)
@@ -63,6 +69,8 @@ def cluster(
             lake=opened,
             seed=seed,
             task_rows=task_rows,
+            arrange=arrange,
+            target_rows=target_rows,
             **how,
         ),
     )
