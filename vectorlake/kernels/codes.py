@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -109,7 +108,7 @@ class RowEncoder:
         Raises:
             InvalidInputError: wrong shapes or types.
         """
-        from vectorlake.kernels.paths import Block
+        from vectorlake.kernels.paths import Block, one_by_one
 
         rows = Rows.of(vectors, what="vectors", dimension=len(self._path.task.frame.centre))
         nothing = np.empty(0, np.bool_)
@@ -117,7 +116,7 @@ class RowEncoder:
         for first in range(0, rows.count, self._path.block_rows):
             end = min(first + self._path.block_rows, rows.count)
             block = Block(rows, np.empty(0, np.int64), nothing, first, end)
-            parts.append(self._path.codes(block, _one_by_one))
+            parts.append(self._path.codes(block, one_by_one))
         if not parts:
             width, fine = self._path.padded, self._path.fine_padded
             empty = np.empty((TERMS, 0))
@@ -127,8 +126,3 @@ class RowEncoder:
             np.concatenate(pieces, axis=axis)
             for pieces, axis in zip(zip(*parts, strict=True), axes, strict=True)
         )
-
-
-def _one_by_one(function: Callable[[int, int], None], parts: Sequence[tuple[int, int]]) -> None:
-    for part in parts:
-        function(*part)

@@ -22,7 +22,6 @@ import numpy.typing as npt
 
 from vectorlake.errors import InvalidInputError, UnsupportedError
 from vectorlake.kernels.codes import RowCodes
-from vectorlake.kernels.microkernel import TILE_QUERIES
 from vectorlake.kernels.paths import Block, FloatPath, Parts, Task
 from vectorlake.kernels.quantize import UNIT
 from vectorlake.kernels.select import RUN
@@ -56,7 +55,7 @@ class GpuPath(FloatPath):
         self.waiting = None  # all survivors of a block are measured after it
         rows = min(_BLOCK_ROWS, _BLOCK_BYTES // (self.padded * 4))
         self.block_rows = max(RUN, rows // RUN * RUN)
-        self.group = max(TILE_QUERIES, _PAIRS // self.block_rows // TILE_QUERIES * TILE_QUERIES)
+        self.group = max(1, _PAIRS // self.block_rows)
         self.there: tuple[_Tensor, _Tensor] | None = None
 
     def encode(self, block: Block, run: Callable[[Callable[[int, int], None], Parts], None]) -> None:

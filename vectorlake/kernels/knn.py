@@ -188,8 +188,8 @@ class ExactKnn:
         rows = Rows.of(np.broadcast_to(np.zeros((1, dimension), element), (count, dimension)), what="vectors")
         path = best_path(Path.AUTO if self._path is Path.DIRECT else self._path, queries=_FOR_CODES)
         with self._lock, Team(self._threads) as team:
-            search = self._open_path(codes.frame, path)
-            groups = _groups(self._queries.count, self._threads, most=search.group)
+            search = self._open_path(codes.frame, path, team)
+            groups = _groups(self._queries.count, self._threads, most=search.group, tile=search.tile)
             for first in range(0, count, search.block_rows):
                 block = Block(rows, ids, np.empty(0, np.bool_), first, min(first + search.block_rows, count))
                 search.adopt(block, codes, where)
@@ -215,10 +215,10 @@ class ExactKnn:
         from vectorlake.kernels.paths import Block
 
         if self._search is None:
-            self._search = self._open(rows, mask)
+            self._search = self._open(rows, mask, team)
         search = self._search
         count = self._queries.count
-        groups = _groups(count, self._threads, most=search.group)
+        groups = _groups(count, self._threads, most=search.group, tile=search.tile)
         for first in range(0, rows.count, search.block_rows):
             block = Block(rows, ids, mask, first, min(first + search.block_rows, rows.count))
             search.encode(block, team.run)
@@ -253,20 +253,20 @@ class ExactKnn:
             path.encode(Rows(rows.array[block], rows.code), mask[block], team.run)
             team.run(functools.partial(path.search, ids=ids[block]), groups)
 
-    def _open(self, rows: Rows, mask: npt.NDArray[np.bool_]) -> SearchPath:
+    def _open(self, rows: Rows, mask: npt.NDArray[np.bool_], team: Team) -> SearchPath:
         from vectorlake.kernels.head import head_for
         from vectorlake.kernels.quantize import Frame, centre_of
 
         centre = centre_of(rows, self._metric, mask)
         if self._path is Path.GPU:
-            return self._open_path(Frame.of(centre), self._path)
+            return self._open_path(Frame.of(centre), self._path, team)
         rotation = head_for(rows, centre, mask, self._queries, self._metric)
-        return self._open_path(Frame.of(centre, rotation), self._path)
+        return self._open_path(Frame.of(centre, rotation), self._path, team)
 
-    def _open_path(self, frame: Frame, path: Path) -> SearchPath:
+    def _open_path(self, frame: Frame, path: Path, team: Team) -> SearchPath:
         from vectorlake.kernels import paths
 
-        task = paths.Task(self._queries, self._metric, frame, self._distances, self._row_ids)
+        task = paths.Task(self._queries, self._metric, frame, self._distances, self._row_ids, team.run)
         if path is Path.AVX2:
             return paths.PanelPath(task)
         if path is Path.NUMKONG:
@@ -340,11 +340,8 @@ def _on_device(path: Path, device: str | None) -> tuple[Path, str]:
     return Path.GPU, device or "cuda"
 
 
-def _groups(count: int, threads: int, *, most: int, tile: int | None = None) -> list[tuple[int, int]]:
+def _groups(count: int, threads: int, *, most: int, tile: int) -> list[tuple[int, int]]:
     """Cut queries into groups of whole tiles, as many for each thread."""
-    from vectorlake.kernels.microkernel import TILE_QUERIES
-
-    tile = tile or TILE_QUERIES
     rounds = -(-count // (threads * most))
     tiles = -(-count // (threads * rounds * tile))
     step = tiles * tile

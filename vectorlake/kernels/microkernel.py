@@ -34,14 +34,14 @@ BYTES = 16
 
 assert 2 * DEPTH * (2 * LEVELS) * LEVELS < 2**15
 
-_BYTE = ir.IntType(8)
-_INT32 = ir.IntType(32)
-_INT64 = ir.IntType(64)
-_FLOAT = ir.FloatType()
-_BYTES = ir.VectorType(_BYTE, 32)
-_INT16S = ir.VectorType(ir.IntType(16), 16)
-_INT32S = ir.VectorType(_INT32, 8)
-_FLOATS = ir.VectorType(_FLOAT, 8)
+BYTE = ir.IntType(8)
+INT32 = ir.IntType(32)
+INT64 = ir.IntType(64)
+FLOAT = ir.FloatType()
+BYTES32 = ir.VectorType(BYTE, 32)
+INT16S = ir.VectorType(ir.IntType(16), 16)
+INT32S = ir.VectorType(INT32, 8)
+FLOATS = ir.VectorType(FLOAT, 8)
 
 
 @intrinsic
@@ -60,25 +60,25 @@ def multiply_tile(typing: Any, panel: Any, queries: Any, steps: Any, out: Any, s
 
 def _multiply_tile(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Value:
     panel, queries, steps, out, stride = arguments
-    add_bytes = _declared(builder, "llvm.x86.avx2.pmadd.ub.sw", _INT16S, _BYTES)
-    add_pairs = _declared(builder, "llvm.x86.avx2.pmadd.wd", _INT32S, _INT16S)
-    ones = ir.Constant(_INT16S, [1] * 16)
+    add_bytes = declared(builder, "llvm.x86.avx2.pmadd.ub.sw", INT16S, BYTES32)
+    add_pairs = declared(builder, "llvm.x86.avx2.pmadd.wd", INT32S, INT16S)
+    ones = ir.Constant(INT16S, [1] * 16)
     tile = [(q, v) for q in range(TILE_QUERIES) for v in range(TILE_VECTORS)]
-    sums = {place: cgutils.alloca_once(builder, _INT32S) for place in tile}
+    sums = {place: cgutils.alloca_once(builder, INT32S) for place in tile}
     for place in tile:
-        builder.store(ir.Constant(_INT32S, None), sums[place])
-    with cgutils.for_range(builder, steps, intp=_INT64) as loop:
-        rows_at = _offset(builder, panel, loop.index, 4 * PANEL_ROWS * DEPTH)
-        queries_at = _offset(builder, queries, loop.index, 4 * TILE_QUERIES * DEPTH)
+        builder.store(ir.Constant(INT32S, None), sums[place])
+    with cgutils.for_range(builder, steps, intp=INT64) as loop:
+        rows_at = strided(builder, panel, loop.index, 4 * PANEL_ROWS * DEPTH)
+        queries_at = strided(builder, queries, loop.index, 4 * TILE_QUERIES * DEPTH)
         pairs: dict[tuple[int, int], Value] = {}
         for depth in range(DEPTH):
             rows = [
-                _load(builder, rows_at, 32 * (TILE_VECTORS * depth + v), _BYTES, align=32)
+                load(builder, rows_at, 32 * (TILE_VECTORS * depth + v), BYTES32, align=32)
                 for v in range(TILE_VECTORS)
             ]
             for q in range(TILE_QUERIES):
-                word = _load(builder, queries_at, 4 * (TILE_QUERIES * depth + q), _INT32, align=4)
-                query = builder.bitcast(_splat(builder, word, _INT32S), _BYTES)
+                word = load(builder, queries_at, 4 * (TILE_QUERIES * depth + q), INT32, align=4)
+                query = builder.bitcast(splat(builder, word, INT32S), BYTES32)
                 for v in range(TILE_VECTORS):
                     product = builder.call(add_bytes, [rows[v], query])
                     pairs[q, v] = builder.add(pairs[q, v], product) if depth else product
@@ -86,30 +86,29 @@ def _multiply_tile(context: Any, builder: Builder, _signature: Any, arguments: A
             widened = builder.call(add_pairs, [pairs[place], ones])
             builder.store(builder.add(builder.load(sums[place]), widened), sums[place])
     for q, v in tile:
-        run = builder.add(out, builder.mul(stride, ir.Constant(_INT64, q)))
-        _store(builder, builder.load(sums[q, v]), run, 32 * v)
+        run = builder.add(out, builder.mul(stride, ir.Constant(INT64, q)))
+        store(builder, builder.load(sums[q, v]), run, 32 * v)
     return context.get_dummy_value()
 
 
 def _test(*, integers: bool) -> Any:
     def codegen(_context: Any, builder: Builder, _signature: Any, arguments: Any) -> Value:
-        scores, bias, terms, stride, *factors, threshold = arguments
-        scale, norm, error, weight, tail = (_splat(builder, factor, _FLOATS) for factor in factors)
-        limit = _splat(builder, threshold, _FLOATS)
+        scores, terms, stride, *factors, threshold = arguments
+        scale, norm, error, weight, tail = (splat(builder, factor, FLOATS) for factor in factors)
+        limit = splat(builder, threshold, FLOATS)
         passed = []
         for offset in range(0, 4 * PANEL_ROWS, 32):
             if integers:
-                products = _load(builder, scores, offset, _INT32S, align=4)
-                products = builder.sub(products, _splat(builder, bias, _INT32S))
-                approximate = builder.sitofp(products, _FLOATS)
+                products = load(builder, scores, offset, INT32S, align=4)
+                approximate = builder.sitofp(products, FLOATS)
             else:
-                approximate = _load(builder, scores, offset, _FLOATS, align=4)
+                approximate = load(builder, scores, offset, FLOATS, align=4)
             term = [
-                _load(
+                load(
                     builder,
-                    builder.add(terms, builder.mul(stride, ir.Constant(_INT64, i))),
+                    builder.add(terms, builder.mul(stride, ir.Constant(INT64, i))),
                     offset,
-                    _FLOATS,
+                    FLOATS,
                     align=4,
                 )
                 for i in range(5)
@@ -121,20 +120,20 @@ def _test(*, integers: bool) -> Any:
                 (weight, term[3]),
                 (tail, term[4]),
             ):
-                total = _multiply_add(builder, factor, value, total)
+                total = multiply_add(builder, factor, value, total)
             passed.append(builder.fcmp_ordered(">=", total, limit))
-        mask = ir.Constant(_INT64, 0)
+        mask = ir.Constant(INT64, 0)
         for i, bits in enumerate(passed):
-            wide = builder.zext(builder.bitcast(bits, _BYTE), _INT64)
-            mask = builder.or_(mask, builder.shl(wide, ir.Constant(_INT64, 8 * i)))
+            wide = builder.zext(builder.bitcast(bits, BYTE), INT64)
+            mask = builder.or_(mask, builder.shl(wide, ir.Constant(INT64, 8 * i)))
         return mask
 
     return codegen
 
 
-def _multiply_add(builder: Builder, left: Value, right: Value, addend: Value) -> Value:
+def multiply_add(builder: Builder, left: Value, right: Value, addend: Value) -> Value:
     """One instruction where the CPU has it: the slack of a bound holds for one rounding or two."""
-    kind = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
+    kind = ir.FunctionType(FLOATS, [FLOATS] * 3)
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.fmuladd.v8f32")
     return builder.call(function, [left, right, addend])
 
@@ -143,7 +142,6 @@ def _multiply_add(builder: Builder, left: Value, right: Value, addend: Value) ->
 def test_integers(
     typing: Any,
     scores: Any,
-    bias: Any,
     terms: Any,
     stride: Any,
     scale: Any,
@@ -157,13 +155,12 @@ def test_integers(
 
     Args:
         scores: address of int32 [PANEL_ROWS] products.
-        bias: int32 taken from each product.
         terms: address of the first row in float32 [5, rows] (see `quantize`).
         stride: bytes from one term of a row to the next.
         scale, norm, error, weight, tail: float32, what each term is multiplied by, the first by the product too.
         threshold: float32 that the sum must reach.
     """
-    arguments = (scores, bias, terms, stride, scale, norm, error, weight, tail, threshold)
+    arguments = (scores, terms, stride, scale, norm, error, weight, tail, threshold)
     return types.int64(*arguments), _test(integers=True)
 
 
@@ -171,7 +168,6 @@ def test_integers(
 def test_floats(
     typing: Any,
     scores: Any,
-    bias: Any,
     terms: Any,
     stride: Any,
     scale: Any,
@@ -181,8 +177,8 @@ def test_floats(
     tail: Any,
     threshold: Any,
 ) -> Any:
-    """`test_integers` for float32 products; the bias is not read."""
-    arguments = (scores, bias, terms, stride, scale, norm, error, weight, tail, threshold)
+    """`test_integers` for float32 products."""
+    arguments = (scores, terms, stride, scale, norm, error, weight, tail, threshold)
     return types.int64(*arguments), _test(integers=False)
 
 
@@ -214,31 +210,31 @@ def test_pairs(
 
     def codegen(_context: Any, builder: Builder, _signature: Any, given: Any) -> Value:
         scores, bias, terms, stride, reaches, *one = given
-        scale, length, lost, beyond, reach, half = (_splat(builder, value, _FLOATS) for value in one)
-        mask = ir.Constant(_INT64, 0)
+        scale, length, lost, beyond, reach, half = (splat(builder, value, FLOATS) for value in one)
+        mask = ir.Constant(INT64, 0)
         for i, offset in enumerate(range(0, 4 * PANEL_ROWS, 32)):
             products = builder.sub(
-                _load(builder, scores, offset, _INT32S, align=4), _splat(builder, bias, _INT32S)
+                load(builder, scores, offset, INT32S, align=4), splat(builder, bias, INT32S)
             )
             term = [
-                _load(
+                load(
                     builder,
-                    builder.add(terms, builder.mul(stride, ir.Constant(_INT64, place))),
+                    builder.add(terms, builder.mul(stride, ir.Constant(INT64, place))),
                     offset,
-                    _FLOATS,
+                    FLOATS,
                     align=4,
                 )
                 for place in range(5)
             ]
-            theirs = _load(builder, reaches, offset, _FLOATS, align=4)
+            theirs = load(builder, reaches, offset, FLOATS, align=4)
             farthest = builder.select(builder.fcmp_ordered(">", theirs, reach), theirs, reach)
             total = builder.fsub(farthest, term[3])
-            high = builder.fmul(builder.fmul(builder.sitofp(products, _FLOATS), scale), term[0])
+            high = builder.fmul(builder.fmul(builder.sitofp(products, FLOATS), scale), term[0])
             for factor, value in ((length, term[1]), (lost, term[2]), (beyond, term[4])):
-                high = _multiply_add(builder, factor, value, high)
+                high = multiply_add(builder, factor, value, high)
             passed = builder.fcmp_ordered(">=", builder.fadd(high, total), half)
-            wide = builder.zext(builder.bitcast(passed, _BYTE), _INT64)
-            mask = builder.or_(mask, builder.shl(wide, ir.Constant(_INT64, 8 * i)))
+            wide = builder.zext(builder.bitcast(passed, BYTE), INT64)
+            mask = builder.or_(mask, builder.shl(wide, ir.Constant(INT64, 8 * i)))
         return mask
 
     arguments = (scores, bias, terms, stride, reaches, scale, length, lost, beyond, reach, half)
@@ -251,14 +247,14 @@ def multiply_bytes(typing: Any, left: Any, right: Any, count: Any) -> Any:
 
     def codegen(_context: Any, builder: Builder, _signature: Any, arguments: Any) -> Value:
         one, other, size = arguments
-        bytes_ = ir.VectorType(_BYTE, BYTES)
+        bytes_ = ir.VectorType(BYTE, BYTES)
         pairs = has_avx2()
         lanes = BYTES // 2 if pairs else BYTES
-        wide, summed = ir.VectorType(ir.IntType(16), BYTES), ir.VectorType(_INT32, lanes)
+        wide, summed = ir.VectorType(ir.IntType(16), BYTES), ir.VectorType(INT32, lanes)
         sums = cgutils.alloca_once(builder, summed)
         builder.store(ir.Constant(summed, None), sums)
-        step = ir.Constant(_INT64, BYTES)
-        with cgutils.for_range_slice(builder, ir.Constant(_INT64, 0), size, step, intp=_INT64) as (index, _):
+        step = ir.Constant(INT64, BYTES)
+        with cgutils.for_range_slice(builder, ir.Constant(INT64, 0), size, step, intp=INT64) as (index, _):
             factors = [
                 builder.sext(
                     builder.load(builder.inttoptr(builder.add(base, index), bytes_.as_pointer()), align=1),
@@ -267,14 +263,14 @@ def multiply_bytes(typing: Any, left: Any, right: Any, count: Any) -> Any:
                 for base in (one, other)
             ]
             if pairs:
-                products = builder.call(_declared(builder, "llvm.x86.avx2.pmadd.wd", summed, wide), factors)
+                products = builder.call(declared(builder, "llvm.x86.avx2.pmadd.wd", summed, wide), factors)
             else:
                 products = builder.mul(*factors)
             builder.store(builder.add(builder.load(sums), products), sums)
         total = builder.load(sums)
-        kind = ir.FunctionType(_INT32, [summed])
+        kind = ir.FunctionType(INT32, [summed])
         add = cgutils.get_or_insert_function(builder.module, kind, f"llvm.vector.reduce.add.v{lanes}i32")
-        return builder.sext(builder.call(add, [total]), _INT64)
+        return builder.sext(builder.call(add, [total]), INT64)
 
     return types.int64(left, right, count), codegen
 
@@ -294,35 +290,35 @@ def prefetch(typing: Any, address: Any) -> Any:
     """Ask for the cache line at an address."""
 
     def codegen(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Value:
-        pointer = builder.inttoptr(arguments[0], _BYTE.as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), _INT32, _INT32, _INT32])
+        pointer = builder.inttoptr(arguments[0], BYTE.as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [BYTE.as_pointer(), INT32, INT32, INT32])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [pointer, *(ir.Constant(_INT32, value) for value in (0, 3, 1))])
+        builder.call(function, [pointer, *(ir.Constant(INT32, value) for value in (0, 3, 1))])
         return context.get_dummy_value()
 
     return types.void(address), codegen
 
 
-def _declared(builder: Builder, name: str, result: Any, operand: Any) -> Value:
+def declared(builder: Builder, name: str, result: Any, operand: Any) -> Value:
     return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, [operand, operand]), name)
 
 
-def _offset(builder: Builder, base: Value, index: Value, size: int) -> Value:
-    return builder.add(base, builder.mul(index, ir.Constant(_INT64, size)))
+def strided(builder: Builder, base: Value, index: Value, size: int) -> Value:
+    return builder.add(base, builder.mul(index, ir.Constant(INT64, size)))
 
 
-def _load(builder: Builder, base: Value, offset: int, kind: Any, *, align: int) -> Value:
-    address = builder.add(base, ir.Constant(_INT64, offset))
+def load(builder: Builder, base: Value, offset: int, kind: Any, *, align: int = 4) -> Value:
+    address = builder.add(base, ir.Constant(INT64, offset))
     return builder.load(builder.inttoptr(address, kind.as_pointer()), align=align)
 
 
-def _store(builder: Builder, value: Value, base: Value, offset: int) -> None:
-    address = builder.add(base, ir.Constant(_INT64, offset))
+def store(builder: Builder, value: Value, base: Value, offset: int) -> None:
+    address = builder.add(base, ir.Constant(INT64, offset))
     builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=4)
 
 
-def _splat(builder: Builder, value: Value, kind: Any) -> Value:
+def splat(builder: Builder, value: Value, kind: Any) -> Value:
     undefined = ir.Constant(kind, ir.Undefined)
-    first = builder.insert_element(undefined, value, ir.Constant(_INT32, 0))
-    lanes = ir.Constant(ir.VectorType(_INT32, kind.count), [0] * kind.count)
+    first = builder.insert_element(undefined, value, ir.Constant(INT32, 0))
+    lanes = ir.Constant(ir.VectorType(INT32, kind.count), [0] * kind.count)
     return builder.shuffle_vector(first, undefined, lanes)

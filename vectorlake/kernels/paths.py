@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from vectorlake.kernels.codes import RowCodes, aligned, fine_width, from_panels, head_width
 from vectorlake.kernels.encode import LAYOUT_FLOATS, LAYOUT_PANELS, LAYOUT_ROWS, encode_rows
+from vectorlake.kernels.fused import TILE, least_scales, to_tiles
 from vectorlake.kernels.metric import Metric
-from vectorlake.kernels.microkernel import BYTES, LEVELS, PANEL_ROWS, STEP, TILE_QUERIES
+from vectorlake.kernels.microkernel import BYTES, LEVELS, PANEL_ROWS, STEP
 from vectorlake.kernels.products import search_products
 from vectorlake.kernels.quantize import FACTS, TERMS, UNIT, Frame, QueryCode, encode_queries
 from vectorlake.kernels.reference import METRIC_CODES
@@ -32,8 +33,21 @@ WAIT_BYTES: Final = 128 << 20
 
 FINE_LEVELS: Final = 127
 
-_QUERIES_AT_ONCE: Final = 2048
+_QUERIES_AT_ONCE: Final = 64
 _SMALLEST_LENGTH: Final = 1e-30
+
+
+FineArguments: TypeAlias = tuple[npt.NDArray[np.int8], int, npt.NDArray[np.float64], npt.NDArray[np.float32]]
+LeastScales: TypeAlias = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
+Parts: TypeAlias = Sequence[tuple[int, int]]
+Run: TypeAlias = Callable[[Callable[[int, int], None], Parts], None]
+"""Calls a function for every part: one after another, or shared out to threads."""
+
+
+def one_by_one(function: Callable[[int, int], None], parts: Parts) -> None:
+    """Call the function for every part in turn."""
+    for part in parts:
+        function(*part)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,6 +60,7 @@ class Task:
         frame: where product space lies.
         distances: float64 [n, k], heaps.
         row_ids: int64 [n, k], heaps.
+        run: shares out what is done for the queries at first.
     """
 
     queries: Rows
@@ -53,6 +68,7 @@ class Task:
     frame: Frame
     distances: npt.NDArray[np.float64]
     row_ids: npt.NDArray[np.int64]
+    run: Run = one_by_one
 
     @property
     def room(self) -> int:
@@ -123,7 +139,10 @@ class SearchPath(Protocol):
     group: int
     """How many queries to search for at a time, at most: more ask more of a core's cache."""
 
-    def encode(self, block: Block, run: Callable[[Callable[[int, int], None], Parts], None]) -> None:
+    tile: int
+    """What the first of them is a multiple of."""
+
+    def encode(self, block: Block, run: Run) -> None:
         """Encode a block, sharing parts of it out by `run`."""
         ...
 
@@ -132,12 +151,8 @@ class SearchPath(Protocol):
         ...
 
     def search(self, first: int, end: int) -> None:
-        """Offer the block to the heaps of some queries; `first` is a multiple of TILE_QUERIES."""
+        """Offer the block to the heaps of some queries; `first` is a multiple of `tile`."""
         ...
-
-
-FineArguments: TypeAlias = tuple[npt.NDArray[np.int8], int, npt.NDArray[np.float64], npt.NDArray[np.float32]]
-Parts: TypeAlias = Sequence[tuple[int, int]]
 
 
 class Fine:
@@ -148,7 +163,7 @@ class Fine:
         self.padded = -(-task.queries.dimension // BYTES) * BYTES
         frame = Frame.of(task.frame.centre)
         self.queries = _encode_all(
-            dataclasses.replace(task, frame=frame), levels=FINE_LEVELS, offset=0, padded=self.padded
+            dataclasses.replace(task, frame=frame), levels=FINE_LEVELS, padded=self.padded
         )
         self.codes = np.empty((0, self.padded), np.int8)
         self.wide_terms = np.empty((TERMS, 0))
@@ -173,8 +188,17 @@ class Fine:
 class _Encoding:
     """What the paths share: queries and blocks in product space."""
 
+    tile = 1
+
     def __init__(
-        self, task: Task, *, levels: int, layout: int, offset: int, padded: int, always_fine: bool = False
+        self,
+        task: Task,
+        *,
+        levels: int,
+        layout: int,
+        padded: int,
+        least_scales: LeastScales | None = None,
+        always_fine: bool = False,
     ) -> None:
         self.task = task
         self.levels = levels
@@ -187,7 +211,7 @@ class _Encoding:
         width = padded * (4 if layout == LAYOUT_FLOATS else 1)
         runs = max(1, BLOCK_BYTES // (width * RUN))
         self.block_rows = min(MOST_ROWS, runs * RUN)
-        self.queries = _encode_all(task, levels=levels, offset=offset, padded=padded)
+        self.queries = _encode_all(task, levels=levels, padded=padded, least_scales=least_scales)
         self.fine = Fine(task) if len(task.frame.rotation) or always_fine else None
         self.places = np.empty(0, np.int64)
         self.largest = _SMALLEST_LENGTH
@@ -197,7 +221,7 @@ class _Encoding:
         self.floats = np.empty((0, padded), np.float32)
         self.moved = np.empty((0, 0), np.float32)
 
-    def encode(self, block: Block, run: Callable[[Callable[[int, int], None], Parts], None]) -> None:
+    def encode(self, block: Block, run: Run) -> None:
         self._begin(block)
         parts = [(first, min(first + RUN, block.count)) for first in range(0, block.count, RUN)]
         if len(self.task.frame.rotation):
@@ -364,16 +388,13 @@ class _Encoding:
 class PanelPath(_Encoding):
     """Integer products by AVX2, fused with the selection."""
 
-    group = 24
+    group = 128
+    tile = TILE
 
     def __init__(self, task: Task) -> None:
         padded = -(-task.frame.kept // STEP) * STEP
-        super().__init__(task, levels=LEVELS, layout=LAYOUT_PANELS, offset=LEVELS, padded=padded)
-        tiles = -(-task.queries.count // TILE_QUERIES)
-        integers = np.zeros((tiles * TILE_QUERIES, padded), np.int8)
-        integers[: task.queries.count] = self.queries.integers
-        words = integers.view(np.int32).reshape(tiles, TILE_QUERIES, padded // 4)
-        self.tiles = np.ascontiguousarray(words.transpose(0, 2, 1))
+        super().__init__(task, levels=LEVELS, layout=LAYOUT_PANELS, padded=padded, least_scales=least_scales)
+        self.tiles = to_tiles(self.queries.integers)
         self.queries = dataclasses.replace(self.queries, integers=np.empty((0, padded), np.int8))
 
     def _take(self, codes: RowCodes, first: int, room: int, count: int) -> float:
@@ -393,7 +414,8 @@ class PanelPath(_Encoding):
             asked.address + first * asked.stride,
             asked.stride,
             self.queries.facts[first:end],
-            self.tiles.ctypes.data + first * self.padded,
+            self.tiles[first // TILE :].ctypes.data,
+            self.tiles.strides[0],
             self.integers.ctypes.data,
             self.terms,
             *self._fine(first, end),
@@ -414,7 +436,7 @@ class _ProductPath(_Encoding):
     """Products by a library, into a buffer that each thread keeps."""
 
     def __init__(self, task: Task, *, levels: int, layout: int) -> None:
-        super().__init__(task, levels=levels, layout=layout, offset=0, padded=-(-task.frame.kept // 4) * 4)
+        super().__init__(task, levels=levels, layout=layout, padded=-(-task.frame.kept // 4) * 4)
 
     def select(self, first: int, end: int, products: int, stride: int) -> None:
         asked, rows = self.task.queries, self.block.rows
@@ -506,12 +528,10 @@ class CodePath(_Encoding):
 
     def __init__(self, task: Task) -> None:
         padded = head_width(task.frame)
-        super().__init__(task, levels=LEVELS, layout=LAYOUT_ROWS, offset=0, padded=padded, always_fine=True)
+        super().__init__(task, levels=LEVELS, layout=LAYOUT_ROWS, padded=padded, always_fine=True)
         self.fine_padded = fine_width(len(task.frame.centre))
 
-    def codes(
-        self, block: Block, run: Callable[[Callable[[int, int], None], Parts], None]
-    ) -> tuple[npt.NDArray[Any], ...]:
+    def codes(self, block: Block, run: Run) -> tuple[npt.NDArray[Any], ...]:
         """Encode a block (see `codes.RowEncoder.encode`)."""
         self.encode(block, run)
         assert self.fine is not None
@@ -521,19 +541,27 @@ class CodePath(_Encoding):
         return heads.copy(), terms, self.fine.codes[:count].copy(), fine_terms
 
 
-def _encode_all(task: Task, *, levels: int, offset: int, padded: int) -> QueryCode:
-    """Encode queries a few at a time: their float64 copies take eight times the room of the integers."""
+def _encode_all(
+    task: Task, *, levels: int, padded: int, least_scales: LeastScales | None = None
+) -> QueryCode:
+    """Encode queries, few enough at a time that their float64 copies stay in a core's cache."""
     asked = task.queries
-    parts = []
-    for first in range(0, max(asked.count, 1), _QUERIES_AT_ONCE):
-        count = min(_QUERIES_AT_ONCE, asked.count - first)
-        doubles = np.empty((count, asked.dimension))
-        prepare_queries(asked.code, asked.address, asked.stride, first, count, doubles, np.empty(count))
-        parts.append(
-            encode_queries(doubles, task.frame, task.metric, levels=levels, offset=offset, padded=padded)
+    parts: dict[int, QueryCode] = {}
+
+    def encode(first: int, end: int) -> None:
+        doubles = np.empty((end - first, asked.dimension))
+        prepare_queries(
+            asked.code, asked.address, asked.stride, first, end - first, doubles, np.empty(end - first)
         )
+        parts[first] = encode_queries(
+            doubles, task.frame, task.metric, levels=levels, padded=padded, least_scales=least_scales
+        )
+
+    firsts = range(0, max(asked.count, 1), _QUERIES_AT_ONCE)
+    task.run(encode, [(first, min(first + _QUERIES_AT_ONCE, asked.count)) for first in firsts])
     return QueryCode(
-        np.concatenate([part.integers for part in parts]), np.concatenate([part.facts for part in parts])
+        np.concatenate([parts[first].integers for first in firsts]),
+        np.concatenate([parts[first].facts for first in firsts]),
     )
 
 

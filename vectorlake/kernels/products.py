@@ -87,7 +87,6 @@ def search_products(
     lines = np.empty((group, 3))
     factors = np.empty((group, 6), np.float32)
     fine_factors = np.empty((group, 6), np.float32)
-    biases = np.empty(group, np.int32)
     buffer = np.empty(dimension, np.float32)
     query = np.empty(dimension, np.float64)
     begin(
@@ -100,7 +99,6 @@ def search_products(
         lines,
         factors,
         fine_factors,
-        biases,
         highs,
         lows,
         counts,
@@ -135,7 +133,6 @@ def search_products(
                 fine_factors[q],
                 lines[q],
                 factors[q],
-                biases[q],
                 threshold,
                 rows[q],
                 highs[q],

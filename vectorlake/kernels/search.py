@@ -1,4 +1,4 @@
-"""Compiled searches of one encoded block for a group of queries: products, then selection, run by run."""
+"""Compiled search of one encoded block for a group of queries: products fused with their test, then selection."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from typing import Any
 import numpy as np
 
 from vectorlake.kernels.distance import address_of
+from vectorlake.kernels.fused import FACTORS, TILE, sift_tile
 from vectorlake.kernels.jit import entry
-from vectorlake.kernels.microkernel import PANEL_ROWS, STEP, TILE_QUERIES, multiply_tile
-from vectorlake.kernels.select import RUN, begin, visit
+from vectorlake.kernels.microkernel import PANEL_ROWS, STEP, trailing_zeros
+from vectorlake.kernels.select import RUN, begin, judge, note
+
+_TOGETHER = 6 * TILE
+"""Queries that meet a panel before the next one does: their codes and the panel's stay in the cache next to the core."""
 
 
 @entry(
-    "void(int64, int64, int64, int64, int64, int64, float64[:, ::1], int64, int64, float32[:, ::1], "
+    "void(int64, int64, int64, int64, int64, int64, float64[:, ::1], int64, int64, int64, float32[:, ::1], "
     "int8[:, ::1], int64, float64[:, ::1], float32[:, ::1], "
     "float64, int64, int64, int64, int64, int64[::1], int64[::1], float64[:, ::1], int64[:, ::1], "
     "int64[:, ::1], float32[:, ::1], float32[:, ::1], int64[::1], float32[::1], float64[::1], bool_)"
@@ -27,6 +31,7 @@ def search_panels(
     query_stride: int,
     facts: Any,
     tiles: int,
+    tile_bytes: int,
     panels: int,
     terms: Any,
     fine_queries: Any,
@@ -60,7 +65,8 @@ def search_panels(
         query_address: where the group's first query stands.
         query_stride: bytes from query to query.
         facts: float64 [g, FACTS], see `quantize`.
-        tiles: address of the group's integers, by whole tiles.
+        tiles: address of the group's integers, by whole tiles (see `fused.to_tiles`).
+        tile_bytes: from tile to tile.
         panels: address of the block's integers.
         terms: float32 [5, rows], in units of `largest`; rows is a multiple of PANEL_ROWS.
         fine_queries: int8 [g, width], finer integers of all dimensions; width 0 where the others are of all dimensions.
@@ -85,14 +91,17 @@ def search_panels(
         last: whether to measure all that wait, as the call's rows end here.
     """
     group = facts.shape[0]
+    whole = (group + TILE - 1) // TILE * TILE
     total = terms.shape[1]
     lines = np.empty((group, 3))
     factors = np.empty((group, 6), np.float32)
     fine_factors = np.empty((group, 6), np.float32)
-    biases = np.empty(group, np.int32)
+    tested = np.full((whole, FACTORS), np.nan, np.float32)
     buffer = np.empty(dimension, np.float32)
     query = np.empty(dimension, np.float64)
-    products = np.empty((TILE_QUERIES, RUN), np.int32)
+    products = np.empty((TILE, PANEL_ROWS), np.int32)
+    waiting = np.empty(group, np.int64)
+    term_stride = np.int64(total * 4)
     begin(
         metric,
         facts,
@@ -103,7 +112,6 @@ def search_panels(
         lines,
         factors,
         fine_factors,
-        biases,
         highs,
         lows,
         counts,
@@ -112,47 +120,68 @@ def search_panels(
     )
     for first in range(0, total, RUN):
         end = min(first + RUN, total)
-        measure = last and end == total
-        for tile in range(0, group, TILE_QUERIES):
+        lost, length = np.float32(0), np.float32(0)
+        for row in range(first, end):
+            lost, length = max(lost, terms[1, row]), max(length, terms[2, row])
+        for q in range(group):
+            tested[q, 0], tested[q, 1], tested[q, 2] = factors[q, 0], factors[q, 3], factors[q, 4]
+            tested[q, 3] = thresholds[q] - factors[q, 1] * lost - factors[q, 2] * length
+            waiting[q] = counts[q]
+        for together in range(0, whole, _TOGETHER):
             for panel in range(first, end, PANEL_ROWS):
-                multiply_tile(
-                    panels + panel * padded,
-                    tiles + tile * padded,
-                    padded // STEP,
-                    address_of(products) + (panel - first) * 4,
-                    np.int64(RUN * 4),
-                )
-            for q in range(tile, min(tile + TILE_QUERIES, group)):
-                thresholds[q], counts[q] = visit(
-                    1,
-                    address_of(products[q - tile]),
-                    first,
-                    end,
-                    base,
-                    metric,
-                    query,
-                    query_address + q * query_stride,
-                    query_code,
-                    code,
-                    address,
-                    stride,
-                    places,
-                    row_ids,
-                    terms,
-                    fine_queries[q],
-                    fine_codes,
-                    fine_terms,
-                    fine_factors[q],
-                    lines[q],
-                    factors[q],
-                    biases[q],
-                    thresholds[q],
-                    rows[q],
-                    highs[q],
-                    lows[q],
-                    counts[q],
-                    buffer,
-                    heap_distances[q],
-                    heap_ids[q],
-                    measure,
-                )
+                for tile in range(together, min(together + _TOGETHER, whole), TILE):
+                    passed = sift_tile(
+                        panels + panel * padded,
+                        tiles + tile // TILE * tile_bytes,
+                        padded // STEP,
+                        address_of(terms) + panel * 4,
+                        term_stride,
+                        address_of(tested) + tile * FACTORS * 4,
+                        address_of(products),
+                    )
+                    while passed != 0:
+                        bit = trailing_zeros(passed)
+                        passed &= passed - 1
+                        q, row = bit // PANEL_ROWS, bit % PANEL_ROWS
+                        product = np.float32(products[q, row])
+                        q += tile
+                        note(
+                            product,
+                            panel + row,
+                            base,
+                            terms,
+                            factors[q],
+                            rows[q],
+                            highs[q],
+                            lows[q],
+                            counts[q],
+                        )
+                        counts[q] += highs[q, counts[q]] >= thresholds[q]
+        for q in range(group):
+            thresholds[q], counts[q] = judge(
+                waiting[q],
+                base,
+                metric,
+                query,
+                query_address + q * query_stride,
+                query_code,
+                code,
+                address,
+                stride,
+                places,
+                row_ids,
+                fine_queries[q],
+                fine_codes,
+                fine_terms,
+                fine_factors[q],
+                lines[q],
+                thresholds[q],
+                rows[q],
+                highs[q],
+                lows[q],
+                counts[q],
+                buffer,
+                heap_distances[q],
+                heap_ids[q],
+                last and end == total,
+            )

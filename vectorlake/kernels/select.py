@@ -36,7 +36,6 @@ from vectorlake.kernels.microkernel import (
     trailing_zeros,
 )
 from vectorlake.kernels.quantize import (
-    BIAS,
     ERROR,
     KIND,
     KIND_BOUNDED,
@@ -143,6 +142,26 @@ def _factors(metric: int, facts: Any, dimension: int, largest: float, unit: floa
 
 
 @inner
+def note(
+    product: Any,
+    row: int,
+    base: int,
+    terms: Any,
+    factors: Any,
+    rows: Any,
+    highs: Any,
+    lows: Any,
+    place: int,
+) -> None:
+    """Write a row down as a candidate, by its product with the query."""
+    blur = factors[1] * terms[1, row] + factors[2] * terms[2, row] + factors[4] * terms[4, row]
+    middle = product * factors[0] * terms[0, row] + factors[3] * terms[3, row]
+    rows[place] = base + row
+    highs[place] = middle + blur
+    lows[place] = middle - blur - factors[5] if middle < _ALL else _NONE
+
+
+@inner
 def _sift(
     integers: int,
     scores: int,
@@ -151,7 +170,6 @@ def _sift(
     base: int,
     terms: Any,
     factors: Any,
-    bias: Any,
     threshold: Any,
     rows: Any,
     highs: Any,
@@ -162,30 +180,25 @@ def _sift(
     stride = np.int64(terms.shape[1] * 4)
     at = address_of(terms)
     scale, norm_factor, error = factors[0], factors[1], factors[2]
-    weight, tail, slack = factors[3], factors[4], factors[5]
+    weight, tail = factors[3], factors[4]
     for row in range(first, end, PANEL_ROWS):
         place = scores + (row - first) * 4
         if integers:
             passed = test_integers(
-                place, bias, at + row * 4, stride, scale, norm_factor, error, weight, tail, threshold
+                place, at + row * 4, stride, scale, norm_factor, error, weight, tail, threshold
             )
         else:
             passed = test_floats(
-                place, bias, at + row * 4, stride, scale, norm_factor, error, weight, tail, threshold
+                place, at + row * 4, stride, scale, norm_factor, error, weight, tail, threshold
             )
         while passed != 0:
             j = trailing_zeros(passed)
             passed &= passed - 1
             if integers:
-                product = np.float32(carray(pointer_to(place, np.int32(0)), (PANEL_ROWS,))[j] - bias)
+                product = np.float32(carray(pointer_to(place, np.int32(0)), (PANEL_ROWS,))[j])
             else:
                 product = carray(pointer_to(place, np.float32(0)), (PANEL_ROWS,))[j]
-            i = row + j
-            blur = norm_factor * terms[1, i] + error * terms[2, i] + tail * terms[4, i]
-            middle = product * scale * terms[0, i] + weight * terms[3, i]
-            rows[count] = base + i
-            highs[count] = middle + blur
-            lows[count] = middle - blur - slack if middle < _ALL else _NONE
+            note(product, row + j, base, terms, factors, rows, highs, lows, count)
             count += 1
     return count
 
@@ -361,7 +374,6 @@ def begin(
     lines: Any,
     factors: Any,
     fine_factors: Any,
-    biases: Any,
     highs: Any,
     lows: Any,
     counts: Any,
@@ -378,7 +390,6 @@ def begin(
         _factors(metric, facts[q], dimension, largest, unit, factors[q])
         if fine_facts.shape[0] > 0:
             _factors(metric, fine_facts[q], dimension, largest, unit, fine_factors[q])
-        biases[q] = np.int32(facts[q, BIAS])
         from_heap = _threshold(lines[q], heap_distances[q, 0])
         if counts[q] == 0:
             thresholds[q] = from_heap
@@ -395,11 +406,8 @@ def begin(
 
 
 @inner
-def visit(
-    integers: int,
-    scores: int,
-    first: int,
-    end: int,
+def judge(
+    waiting: int,
     base: int,
     metric: int,
     query: Any,
@@ -410,14 +418,11 @@ def visit(
     stride: int,
     places: Any,
     row_ids: Any,
-    terms: Any,
     fine_query: Any,
     fine_codes: int,
     fine_terms: Any,
     fine_factors: Any,
     line: Any,
-    factors: Any,
-    bias: Any,
     threshold: Any,
     rows: Any,
     highs: Any,
@@ -428,7 +433,7 @@ def visit(
     ids: Any,
     last: bool,
 ) -> Any:
-    """Take one query past the products of a block's rows [first, end).
+    """Judge the candidates of one query from the place `waiting` on, which passed the test of a run of rows.
 
     Rows that the codes of the head let pass are judged by finer codes first, where there are any. Candidates wait, so
     that a threshold can form from their lows without measuring any. When there are some times k, those that are likely
@@ -439,10 +444,6 @@ def visit(
         the new threshold and number of waiting candidates.
     """
     k = distances.shape[0]
-    waiting = count
-    count = _sift(
-        integers, scores, first, end, base, terms, factors, bias, threshold, rows, highs, lows, count
-    )
     if threshold == _LEAST and count >= k:
         # The first rows: their likeliest give a threshold before the others are judged any closer.
         near = _bring_forward(rows, highs, lows, count, k)
@@ -527,3 +528,68 @@ def visit(
         )
         count = 0
     return threshold, count
+
+
+@inner
+def visit(
+    integers: int,
+    scores: int,
+    first: int,
+    end: int,
+    base: int,
+    metric: int,
+    query: Any,
+    query_address: int,
+    query_code: int,
+    code: int,
+    address: int,
+    stride: int,
+    places: Any,
+    row_ids: Any,
+    terms: Any,
+    fine_query: Any,
+    fine_codes: int,
+    fine_terms: Any,
+    fine_factors: Any,
+    line: Any,
+    factors: Any,
+    threshold: Any,
+    rows: Any,
+    highs: Any,
+    lows: Any,
+    count: int,
+    buffer: Any,
+    distances: Any,
+    ids: Any,
+    last: bool,
+) -> Any:
+    """Take one query past the products of a block's rows [first, end): `_sift`, then `judge`."""
+    waiting = count
+    count = _sift(integers, scores, first, end, base, terms, factors, threshold, rows, highs, lows, count)
+    return judge(
+        waiting,
+        base,
+        metric,
+        query,
+        query_address,
+        query_code,
+        code,
+        address,
+        stride,
+        places,
+        row_ids,
+        fine_query,
+        fine_codes,
+        fine_terms,
+        fine_factors,
+        line,
+        threshold,
+        rows,
+        highs,
+        lows,
+        count,
+        buffer,
+        distances,
+        ids,
+        last,
+    )

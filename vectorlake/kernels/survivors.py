@@ -47,7 +47,6 @@ def write_thresholds(
         lines,
         factors,
         np.empty((0, 6), np.float32),
-        np.empty(group, np.int32),
         np.empty((group, 0), np.float32),
         np.empty((group, 0), np.float32),
         np.zeros(group, np.int64),
