@@ -33,14 +33,14 @@ def main() -> int:
         print(f"skipped: {given.data} has no vectors.npy; name a folder that has one by --data")
         return 0
     # The adapters by which the conformance suite talks to each engine.
-    sys.path.insert(0, str(HERE.parent / "tests" / "engines"))
+    sys.path[:0] = [str(HERE.parent / "tests" / folder) for folder in ("engines", "connectors")]
     return compare(given)
 
 
 def compare(given: argparse.Namespace) -> int:
     import numpy as np
     import pyarrow as pa
-    from engine import ENGINES
+    from engine import ENGINES, missing
 
     import vectorlake as vl
 
@@ -71,6 +71,9 @@ def compare(given: argparse.Namespace) -> int:
             print(f"{'library':12}{mode:8}{time.perf_counter() - start:8.2f} s", flush=True)
         for name, make in ENGINES.items():
             engine = make()
+            if (module := missing(engine)) is not None:
+                print(f"{name}: skipped ({module} is not installed)")
+                continue
             engine.start()
             try:
                 engine.knn(items, queries[:2], K, column="vec", metric="cosine")
