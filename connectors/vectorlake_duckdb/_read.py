@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -61,6 +61,8 @@ class Pin:
     name: str
     table: Table
     shown: Shown
+    filter: str | None = None
+    """Of which rows alone, as `Table.scan` takes it."""
 
     def schema(self) -> pa.Schema:
         """The columns as DuckDB sees them: a cheap one first, since `count(*)` reads it, and the hidden one."""
@@ -79,6 +81,8 @@ class Pin:
 
     def rows(self) -> int | None:
         """How many rows there are, where that is known without reading."""
+        if self.filter is not None:
+            return None
         if self.shown is Shown.FRAGMENTS:
             return self.table.snapshot.num_fragments
         return self.table.snapshot.num_rows if self.shown.metadata is None else None
@@ -87,7 +91,11 @@ class Pin:
         """Some columns, of the rows that match; metadata tables have no row ids (null) and take no mask."""
         metadata = self.shown.metadata
         if metadata is None:
-            yield from self.table.scan(names, filter=mask).to_batches()
+            if self.filter is None:
+                yield from self.table.scan(names, filter=mask).to_batches()
+            else:
+                kept = self.table.scan(filter=self.filter, with_row_id=True).to_dataset()
+                yield from kept.to_batches(names, filter=mask)
             return
         stored = [name for name in names if name != ROW_ID]
         # A batch of no columns would have no rows either.
@@ -104,9 +112,9 @@ class Pins:
         self._known: OrderedDict[str, Pin] = OrderedDict()
         self._lock = threading.Lock()
 
-    def put(self, handle: TableHandle, table: Table, shown: Shown) -> Pin:
+    def put(self, handle: Handle, table: Table, shown: Shown) -> Pin:
         """The pin of a table that a handle has bound."""
-        pin = Pin(f"{handle.name}@{table.version}{shown.value}", table, shown)
+        pin = Pin(f"{handle.name}@{table.version}{shown.value}", table, shown, handle.filter)
         with self._lock:
             self._known[pin.name] = pin
             self._known.move_to_end(pin.name)
@@ -122,8 +130,23 @@ class Pins:
             return self._known[name]
 
 
+class Handle(Protocol):
+    """A table as statements bind it."""
+
+    name: str
+    filter: str | None
+
+    def bind(self) -> Table:
+        """The table at the version that a statement is to see."""
+
+    def bound(self) -> Table:
+        """What was bound last."""
+
+
 class TableHandle:
     """One table of a lake, or one version of it, as statements bind it."""
+
+    filter: str | None = None
 
     def __init__(self, lake: Lake, name: str, version: str | None, at: Callable[[Table, str], Table]) -> None:
         self.name = name
@@ -157,22 +180,37 @@ class TableHandle:
         return self.bind() if found is None else found
 
 
+class FixedHandle:
+    """One version of a table, and maybe only the rows that a filter keeps: the same for every statement."""
+
+    def __init__(self, table: Table, filter: str | None) -> None:
+        self.name = table.name
+        self.filter = filter
+        self._table = table.at(table.version)
+
+    def bind(self) -> Table:
+        """The table at its version."""
+        return self._table
+
+    bound = bind
+
+
 class TableSource(ds.Dataset, ArrowScanSource):  # type: ignore[misc]
     """What DuckDB scans for one view."""
 
     schema_is_stable = False
 
-    def __init__(self, pins: Pins, handle: TableHandle | None, *, owner: object) -> None:
+    def __init__(self, pins: Pins, handle: Handle | None, *, owner: object) -> None:
         # The base class wraps a C++ dataset and offers no constructor; DuckDB only checks that it is one.
         self.obj: Any = self
         # DuckDB keeps a source while its view is there, which keeps the functions that the view calls.
         self._owner = owner
         self._pins = pins
         self._shown = (handle, Shown.ROWS)
-        self._asked: dict[int, tuple[TableHandle, Shown]] = {}
-        self._bound: dict[int, tuple[TableHandle | None, Shown]] = {}
+        self._asked: dict[int, tuple[Handle, Shown]] = {}
+        self._bound: dict[int, tuple[Handle | None, Shown]] = {}
 
-    def show(self, handle: TableHandle, shown: Shown) -> None:
+    def show(self, handle: Handle, shown: Shown) -> None:
         """Show another table, to the statement that this thread is binding at least."""
         self._shown = self._asked[threading.get_ident()] = (handle, shown)
 
