@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path as FilePath
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(FilePath(__file__).parent))
-
-from test_kernels_knn import matrices
+from kernel_matrices import matrices
 
 import vectorlake as vl
 from vectorlake.kernels import Metric, pairwise_distances
@@ -47,6 +42,12 @@ def test_no_vector_is_nearer_than_its_ball_says(metric: Metric, data: st.DataObj
         if len(part):
             nearest = pairwise_distances(queries, part, metric).min(axis=1)
             assert (least[:, run] <= nearest).all()
+
+
+def test_a_query_of_denormal_numbers_rules_nothing_out() -> None:
+    rows, query = np.array([[8.900395e12]], np.float32), np.array([[1e-320]])
+    least = reach(query, joined(np.array([1]), [ball_of(rows)]), Metric.DOT).least
+    assert least[0, 0] <= pairwise_distances(query, rows, Metric.DOT)[0, 0]
 
 
 def table_of(element: str, rng: np.random.Generator, rows: int) -> vl.Table:

@@ -63,6 +63,23 @@ def test_a_batch_skips_and_a_range_search_too(table: vl.Table) -> None:
     assert (far.found.num_rows, far.fragments_skipped) == (0, 3)
 
 
+@pytest.mark.parametrize("metric", ["l2", "cosine", "dot"])
+def test_a_run_without_vectors_is_no_start(tmp_path: Path, metric: str) -> None:
+    rows = data()
+    vectors: list[np.ndarray | None] = list(rows["vec"])
+    for row in np.flatnonzero(rows["cluster"] == 3).tolist():
+        vectors[row] = None
+    fields = pa.schema([("id", pa.int64()), ("cluster", pa.int64()), ("vec", vl.vector(DIMENSION))])
+    table = vl.connect(tmp_path).create_table("t", fields)
+    table.append({**rows, "vec": vectors})
+    table.compact(sort_by="cluster")
+    asked = {"column": "vec", "k": 5, "metric": metric, "max_distance": 1e3}
+    told = table.explain_knn(query(table), **asked)
+    assert told.runs > 0
+    assert told.found.equals(table.at(2).knn(query(table), **asked))
+    assert told.found.num_rows == 5
+
+
 def test_what_is_not_sorted_has_none(tmp_path: Path) -> None:
     table = vl.connect(tmp_path).create_table("t", data())
     table.append(data(100, 1))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernel_reference import lane_sum
 
 import vectorlake as vl
 from vectorlake.kernels import Metric
 from vectorlake.kernels.maxsim import ExactMaxSim, Tokens
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from kernel_reference import lane_sum
 
 D = 12
 METRICS = [Metric.DOT, Metric.COSINE]

@@ -161,7 +161,8 @@ def reach(queries: npt.NDArray[Any], balls: Balls, metric: Metric) -> Reach:
             else:
                 least, order = _dot(products, lengths, norms, apart, balls, slack), -products
     least = np.where(np.isnan(least), -np.inf, least)
-    return Reach(np.where(np.isneginf(balls.radii), np.inf, least), np.where(np.isnan(order), np.inf, order))
+    empty = np.isneginf(balls.radii)
+    return Reach(np.where(empty, np.inf, least), np.where(empty | np.isnan(order), np.inf, order))
 
 
 def _l2(products: Any, lengths: Any, norms: Any, balls: Balls, slack: float) -> tuple[Any, Any]:
@@ -181,7 +182,9 @@ def _dot(products: Any, lengths: Any, norms: Any, apart: Any, balls: Balls, slac
     # Where a radius is infinite, lengths and angles may still tell something.
     known = np.isfinite(balls.radii)
     most = np.where(known, np.minimum(by_distance, by_angle), by_angle)
-    return -most - np.where(known, rounding, 8 * slack * lengths * balls.greatest + _SMALLEST)
+    least = -most - np.where(known, rounding, 8 * slack * lengths * balls.greatest + _SMALLEST)
+    # The length of a query of denormal numbers may be rounded to 0, and says nothing.
+    return np.where(lengths >= _LEAST_NORM, least, -np.inf)
 
 
 def _slack(dimension: int) -> float:

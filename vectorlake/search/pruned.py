@@ -268,13 +268,15 @@ def _visit(
     limits: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.bool_]:
     """Offer runs to a search, the nearest first, until all that are left are too far; returns at which it looked."""
-    left, seen = allowed.copy(), np.zeros_like(allowed)
+    known = limits
+    left = allowed & (apart.least <= known[:, None]).any(axis=0)
+    seen = np.zeros_like(allowed)
     order = np.lexsort((apart.centre.min(axis=0), apart.least.min(axis=0)))
     lengths = window.lengths
     total = int(lengths[allowed].sum())
-    known, rows = limits, max(_FIRST_ROWS, 2 * ask.k)
+    rows = max(_FIRST_ROWS, 2 * ask.k)
     # Of each query the nearest run, so that none goes on without knowing anything.
-    chosen = np.unique(np.where(allowed, apart.centre, np.inf).argmin(axis=1))
+    chosen = np.unique(np.where(left, apart.centre, np.inf).argmin(axis=1))
     while True:
         left &= (apart.least <= known[:, None]).any(axis=0)
         chosen = chosen[left[chosen]]
