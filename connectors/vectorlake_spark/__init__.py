@@ -13,11 +13,11 @@ except ImportError as e:
 
     raise UnsupportedError("vectorlake_spark needs Spark 4.3: pip install 'vectorlake[spark]'") from e
 
+from vectorlake.extend import WriteMode
 from vectorlake_spark._catalog import attach, detach, register
 from vectorlake_spark._frames import as_vector, create_table, knn, knn_join, read, upsert, write
 from vectorlake_spark._java import java_home
 from vectorlake_spark._session import session
-from vectorlake_spark._write import WriteMode
 
 __all__ = [
     "WriteMode",

@@ -10,11 +10,11 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.functions import array, create_map, lit
 
 from vectorlake import Lake, Table
+from vectorlake.extend import WriteMode
 from vectorlake_spark._catalog import located_at
 from vectorlake_spark._functions import Knn, KnnJoin, table_function
 from vectorlake_spark._source import VectorlakeSource
 from vectorlake_spark._types import vector_metadata
-from vectorlake_spark._write import WriteMode
 
 _FORMAT = "vectorlake"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Self
 
 import pyarrow as pa
@@ -19,6 +18,7 @@ from vectorlake.extend import (
     StageMode,
     StreamPosition,
     TableRef,
+    WriteMode,
     commit_staged,
     discard_staged,
     stage_rows,
@@ -29,33 +29,6 @@ from vectorlake_spark._types import arrow_schema, stored_schema
 
 _QUERY_ID = "sql.streaming.queryId"
 """The local property in which Spark tells the tasks of a streaming query which one it is."""
-
-
-class WriteMode(StrEnum):
-    """What happens to the rows that are there."""
-
-    CREATE = "create"
-    """There must be no table; it is created."""
-    APPEND = "append"
-    """They stay. Without a table, one is created."""
-    OVERWRITE = "overwrite"
-    """They are replaced. Without a table, one is created."""
-    UPSERT = "upsert"
-    """Those with the primary keys of new rows are replaced by these."""
-
-    @classmethod
-    def parse(cls, mode: str | WriteMode) -> WriteMode:
-        try:
-            return cls(mode)
-        except ValueError as e:
-            raise InvalidInputError(
-                f"mode must be 'create', 'append', 'overwrite' or 'upsert', not {mode!r}"
-            ) from e
-
-    @property
-    def stage(self) -> StageMode:
-        """What becomes of the rows in the commit."""
-        return StageMode.APPEND if self is WriteMode.CREATE else StageMode(self.value)
 
 
 @dataclass(frozen=True)
@@ -72,7 +45,7 @@ class Target:
 
     Attributes:
         table: at the version at which the write was planned; rows are conformed to its columns.
-        mode: what happens to the rows that are there.
+        mode: what happens to the rows that are there; append and overwrite create a table where there is none.
         schema: the frame's.
         created: whether the table was created for this write, and goes if it fails.
     """
@@ -131,7 +104,7 @@ class Target:
     def commit(self, messages: Sequence[Staged], position: StreamPosition | None = None) -> None:
         """Make what all tasks staged one version; with a position, exactly once."""
         staged = [message.rows for message in messages]
-        commit_staged(self.table.open_head(), staged, mode=self.mode.stage, position=position)
+        commit_staged(self.table.open_head(), staged, mode=_stage_mode(self.mode), position=position)
 
     def abort(self, messages: Sequence[Staged | None]) -> None:
         """Remove what tasks staged, and the table if it was created for them.
@@ -172,6 +145,10 @@ class Writer(DataSourceArrowWriter):
         """Leave nothing of a write that failed."""
         with failing_briefly():
             self._target.abort(messages)
+
+
+def _stage_mode(mode: WriteMode) -> StageMode:
+    return StageMode.APPEND if mode is WriteMode.CREATE else StageMode(mode.value)
 
 
 def _mode(options: Options, *, overwrite: bool) -> WriteMode:
