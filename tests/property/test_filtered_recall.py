@@ -60,6 +60,21 @@ def test_recall_under_filters(kind: str, column: str, clustered: tuple[vl.Table,
     assert all(value >= TARGET - SLACK for value in recalls.values()), recalls
 
 
+@pytest.mark.parametrize("column", ["free", "near", "along", "cluster"])
+@pytest.mark.parametrize("nprobe", [4, 8])
+def test_recall_of_as_many_partitions(
+    nprobe: int, column: str, clustered: tuple[vl.Table, np.ndarray]
+) -> None:
+    """The planner scans what is left of a small table; where partitions are asked for, they are probed."""
+    table, queries = clustered
+    recalls = {}
+    for share in (None, *SHARES):
+        where = None if share is None else f"{column} < {share}"
+        exact = table.knn(queries, k=K, filter=where)
+        recalls[share] = recall(table.knn(queries, k=K, filter=where, index="vec_ivf", nprobe=nprobe), exact)
+    assert min(recalls.values()) >= recalls[None] - SLACK, recalls
+
+
 def recall(found: pa.Table, exact: pa.Table) -> float:
     """Share of the pairs (query, row) of the exact answer that were found."""
     pairs = [
