@@ -269,6 +269,8 @@ def _comparison(op: str, column: _Column, value: Any) -> _Condition:
         plain = isinstance(value, int) and t.is_signed_integer(kind)
         if not plain and not abs(value) < _EXACT_IN_FLOAT64:  # NaN included
             raise Untranslatable(repr(value))
+        if isinstance(value, float) and value == 0 and math.copysign(1, value) < 0:
+            raise Untranslatable("which zero")  # an integer's 0 is greater, as float64
         return _Condition(_COMPARE[op](field, pc.scalar(value)), exact=True)
     if _same_sort(kind, value):
         return _Condition(_COMPARE[op](field, pc.scalar(value)), exact=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import vectorlake as vl
@@ -236,6 +236,9 @@ def values(tmp_path_factory: pytest.TempPathFactory) -> vl.Table:
 
 @settings(max_examples=150, deadline=None)
 @given(condition=_conditions())
+@example(condition=col("i") <= lit(-0.0))
+@example(condition=col("i") != lit(-0.0))
+@example(condition=~(col("u") > lit(-0.0)))
 def test_any_filter_keeps_the_rows_that_daft_keeps(values: vl.Table, condition: daft.Expression) -> None:
     memory = daft.from_arrow(VALUES.append_column("row", pa.array(range(len(VALUES)))))
     try:
@@ -261,6 +264,7 @@ def test_any_filter_keeps_the_rows_that_daft_keeps(values: vl.Table, condition: 
         (~(col("f") == 0.0), None),
         (col("f") == NAN, None),
         (col("i") > 0.5, True),
+        (col("i") > -0.0, None),
         (col("i") > float(2**53), None),
         (col("i") > 2**53, True),
         (col("u") > 2**53, None),
