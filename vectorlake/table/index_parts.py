@@ -75,9 +75,8 @@ class IndexWork:
         work = self._work()
         before = index_named(work.view.snapshot, name)
         kind = readable_kind(before)
-        given = {key: value for key, value in before.options.items() if key not in before.chosen}
         chosen = column_of(work.view, before)
-        return _json(work.settled(name, chosen, kind, config_of(before).metric, given))
+        return _json(work.settled(name, chosen, kind, config_of(before).metric, before.given))
 
     def plan(self, name: str, shape: Shape) -> OptimizePlan:
         """What an index needs.

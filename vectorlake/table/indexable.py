@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vectorlake.errors import InvalidInputError, UnsupportedError
+from vectorlake.errors import InvalidInputError
 from vectorlake.index.protocol import IndexKind, takes_several
 from vectorlake.index.registry import kind_for_reading
 from vectorlake.kernels.metric import Metric
@@ -97,17 +97,3 @@ def rows_with_value(view: View, field: Field) -> int:
         if not missing or fragment.constants.get(field.id) is not None:
             total += max(min(fragment.live_rows, fragment.row_count - nulls), 0)
     return total
-
-
-def metric_of(index: Index) -> Metric:
-    """The metric of an index.
-
-    Raises:
-        UnsupportedError: this release does not know it.
-    """
-    try:
-        return Metric(index.metric)
-    except ValueError as e:
-        raise UnsupportedError(
-            f"index {index.name!r} has metric {index.metric!r}, unknown to this release: upgrade vectorlake"
-        ) from e

@@ -16,7 +16,6 @@ from vectorlake.index.calibrate_tokens import calibrate_tokens
 from vectorlake.index.protocol import (
     DEFAULT_MEMORY,
     ArraySource,
-    Config,
     Facts,
     IndexKind,
     Vectors,
@@ -36,7 +35,7 @@ from vectorlake.plan.index_changes import (
 )
 from vectorlake.schema import Field
 from vectorlake.table.commit import Build
-from vectorlake.table.coverage import Coverage, column_of, coverage, open_file, opened, shape_of
+from vectorlake.table.coverage import Coverage, column_of, config_of, coverage, open_file, opened, shape_of
 from vectorlake.table.index_build import (
     Made,
     Progress,
@@ -54,7 +53,6 @@ from vectorlake.table.index_source import Among, ColumnVectors, Rows
 from vectorlake.table.indexable import (
     check_supported,
     index_column,
-    metric_of,
     readable_kind,
     rows_with_value,
 )
@@ -147,9 +145,8 @@ class Indexing:
         if field is None:
             raise UnsupportedError(f"the column of index {name!r} was dropped: drop the index too")
         known = readable_kind(before)
-        given = {key: value for key, value in before.options.items() if key not in before.chosen}
-        metric = metric_of(before)
-        blank = self.settled(name, field, known, metric, {**given, **options})
+        metric = config_of(before).metric
+        blank = self.settled(name, field, known, metric, {**before.given, **options})
         return commit_built(self.view, "rebuild-index", self._built(blank, known, field), before=before)
 
     def optimize(self, plans: Sequence[OptimizePlan], snapshot: Snapshot) -> Build | None:
@@ -211,9 +208,7 @@ class Indexing:
             store=self.view.store,
             new_id=self._new_id,
             kind=kind,
-            config=Config(
-                index.kind, Metric(index.metric), index.dimension, index.element, dict(index.options)
-            ),
+            config=config_of(index),
             threads=settings.threads or default_threads(self.view.store),
             memory=settings.memory_limit,
             segment_rows=settings.segment_rows,
@@ -275,8 +270,7 @@ class Indexing:
         kind = readable_kind(before)
         if plan.retrain:
             field = next(f for f in self.view.snapshot.schema.fields if f.id == before.field_id)
-            given = {key: value for key, value in before.options.items() if key not in before.chosen}
-            blank = self.settled(before.name, field, kind, metric_of(before), given)
+            blank = self.settled(before.name, field, kind, config_of(before).metric, before.given)
             made = self._built(blank, kind, field)
             written += [made.model, *(segment.file for segment in made.segments)]
             return made
