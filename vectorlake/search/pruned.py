@@ -268,8 +268,7 @@ def _visit(
     limits: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.bool_]:
     """Offer runs to a search, the nearest first, until all that are left are too far; returns at which it looked."""
-    known = limits
-    left = allowed & (apart.least <= known[:, None]).any(axis=0)
+    left = allowed & (apart.least <= limits[:, None]).any(axis=0)
     seen = np.zeros_like(allowed)
     order = np.lexsort((apart.centre.min(axis=0), apart.least.min(axis=0)))
     lengths = window.lengths
@@ -277,21 +276,19 @@ def _visit(
     rows = max(_FIRST_ROWS, 2 * ask.k)
     # Of each query the nearest run, so that none goes on without knowing anything.
     chosen = np.unique(np.where(left, apart.centre, np.inf).argmin(axis=1))
-    while True:
-        left &= (apart.least <= known[:, None]).any(axis=0)
-        chosen = chosen[left[chosen]]
-        if not len(chosen):
-            return seen
+    chosen = chosen[left[chosen]]
+    while len(chosen):
         seen[chosen], left[chosen] = True, False
         ask.offer(search, window.parts(np.sort(chosen)))
         known = np.minimum(limits, search.result()[1][:, -1])
+        left &= (apart.least <= known[:, None]).any(axis=0)
         chosen = order[left[order]]
-        chosen = chosen[(apart.least[:, chosen] <= known[:, None]).any(axis=0)]
         ends = np.cumsum(lengths[chosen])
         # What is nearly all is looked at in the order in which it is stored.
         if len(chosen) and rows < ends[-1] < _NEARLY_ALL * total:
             chosen = chosen[: int(np.searchsorted(ends, rows)) + 1]
         rows *= 2
+    return seen
 
 
 def _merged(blocks: Iterable[Block]) -> Iterator[Block]:
