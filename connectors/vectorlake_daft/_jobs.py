@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Any, Final
+from typing import Any
 
 import daft
 from daft import DataType, col
 from daft.runners import get_or_infer_runner_type
 
 from vectorlake import UnsupportedError
-from vectorlake.jobs import Attempt, Call, Capacity, executor_named, run_task, worker_died
-
-_TICK: Final = 0.5
+from vectorlake.jobs import (
+    Attempt,
+    Call,
+    Capacity,
+    attempts_on_threads,
+    executor_named,
+    run_task,
+    worker_died,
+)
 
 
 @daft.func(return_dtype=DataType.binary(), use_process=True)
@@ -32,18 +37,12 @@ class DaftExecutor:
 
     def run(self, payload: bytes, calls: Sequence[Call], *, workers: int) -> Iterator[Attempt | None]:
         """As every executor does. Daft can't stop a process: closed, it waits for those that run."""
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="vectorlake-job")
-        waiting: dict[Future[Attempt], Call] = {pool.submit(_one, payload, call): call for call in calls}
-        try:
-            while waiting:
-                done, _ = wait(waiting, timeout=_TICK, return_when=FIRST_COMPLETED)
-                for future in done:
-                    call, error = waiting.pop(future), future.exception()
-                    yield worker_died(call, str(error)) if error is not None else future.result()
-                if not done:
-                    yield None
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        return attempts_on_threads(
+            lambda call: _one(payload, call),
+            calls,
+            workers=workers,
+            died=lambda call, error: worker_died(call, str(error)),
+        )
 
     def close(self) -> None:
         """Nothing is kept: a process ends with its task."""

@@ -12,6 +12,7 @@ from vectorlake.jobs.functions import load_function
 from vectorlake.jobs.job import Done, Job, Json, StageDone, TaskResult, Work
 from vectorlake.jobs.records import JobFolder
 from vectorlake.jobs.status import JobStatus, State, cancel_job, drop_job, job_status, list_jobs
+from vectorlake.jobs.threads import attempts_on_threads
 from vectorlake.jobs.worker import run_task
 from vectorlake.metadata.job import Failure, Plan, Stage, Task
 
@@ -38,6 +39,7 @@ __all__ = [
     "Task",
     "TaskResult",
     "Work",
+    "attempts_on_threads",
     "cancel_job",
     "commit_once",
     "drop_job",

@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 from vectorlake.jobs.executor import Attempt, Call, Capacity
 from vectorlake.jobs.worker import run_task
 from vectorlake.kernels.team import cores
 
 _TICK = 0.5
+
+
+def attempts_on_threads(
+    attempt: Callable[[Call], Attempt],
+    calls: Sequence[Call],
+    *,
+    workers: int,
+    died: Callable[[Call, BaseException], Attempt] | None = None,
+) -> Iterator[Attempt | None]:
+    """Attempt each call on a thread, `workers` at a time: attempts as they end, None while none does.
+
+    Closed, it waits for those that run, and begins no other.
+
+    Args:
+        died: makes an attempt of an error that a call raised; without it, the error is raised.
+    """
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="vectorlake-job")
+    waiting = {pool.submit(attempt, call): call for call in calls}
+    try:
+        while waiting:
+            done, _ = wait(waiting, timeout=_TICK, return_when=FIRST_COMPLETED)
+            for future in done:
+                call, error = waiting.pop(future), future.exception()
+                yield future.result() if error is None or died is None else died(call, error)
+            if not done:
+                yield None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 class Threads:
@@ -22,17 +50,9 @@ class Threads:
 
     def run(self, payload: bytes, calls: Sequence[Call], *, workers: int) -> Iterator[Attempt | None]:
         """As every executor does."""
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="vectorlake-job")
-        waiting: set[Future[bytes]] = {pool.submit(run_task, payload, call.data) for call in calls}
-        try:
-            while waiting:
-                done, waiting = wait(waiting, timeout=_TICK, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield Attempt.from_bytes(future.result())
-                if not done:
-                    yield None
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        return attempts_on_threads(
+            lambda call: Attempt.from_bytes(run_task(payload, call.data)), calls, workers=workers
+        )
 
     def close(self) -> None:
         """Nothing is kept."""
