@@ -181,12 +181,12 @@ class TableHandle:
 
 
 class FixedHandle:
-    """One version of a table, and maybe only the rows that a filter keeps: the same for every statement."""
+    """A table that nobody moves, and maybe only the rows that a filter keeps: the same for every statement."""
 
     def __init__(self, table: Table, filter: str | None) -> None:
         self.name = table.name
         self.filter = filter
-        self._table = table.at(table.version)
+        self._table = table
 
     def bind(self) -> Table:
         """The table at its version."""

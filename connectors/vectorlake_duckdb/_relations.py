@@ -9,6 +9,7 @@ import duckdb
 import pyarrow as pa
 
 from vectorlake import Table
+from vectorlake.extend import pinned_table
 from vectorlake_duckdb._read import FixedHandle, Pins, TableSource
 from vectorlake_duckdb._types import shown_batches, shown_schema
 
@@ -36,8 +37,9 @@ def read(
         NotFoundError: an unknown column.
         InvalidInputError: a filter that does not fit.
     """
-    wanted = table.scan(columns, filter, with_row_id=with_row_id).schema.names
-    source = TableSource(Pins(), FixedHandle(table, filter), owner=None)
+    at = pinned_table(table)
+    wanted = at.scan(columns, filter, with_row_id=with_row_id).schema.names
+    source = TableSource(Pins(), FixedHandle(at, filter), owner=None)
     return con.from_arrow(source).select(*(duckdb.ColumnExpression(name) for name in wanted))
 
 
