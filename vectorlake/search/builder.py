@@ -14,7 +14,8 @@ from vectorlake.kernels import Metric
 from vectorlake.schema import plain_columns
 from vectorlake.search.choice import Mode
 from vectorlake.search.explain import Explanation, explain
-from vectorlake.search.knn import Options, knn
+from vectorlake.search.knn import knn
+from vectorlake.search.request import Options
 from vectorlake.table.frames import as_pandas, as_polars
 from vectorlake.table.view import View
 

@@ -11,9 +11,10 @@ import pyarrow as pa
 
 from vectorlake.search.exact import ExactEngine
 from vectorlake.search.indexed import IndexEngine
-from vectorlake.search.knn import Options, Settled, settled
+from vectorlake.search.knn import Settled, settled
 from vectorlake.search.plan import Strategy
 from vectorlake.search.ready import Ready
+from vectorlake.search.request import Options
 from vectorlake.table.view import View
 
 
@@ -135,7 +136,7 @@ def explain(view: View, queries: object, options: Options) -> Explanation:
     ran = time.perf_counter_ns()
     table = search.to_arrow(found)
     ended = time.perf_counter_ns()
-    engine, target = search.engine, search.target
+    engine, target = search.engine, search.request.target
     trace = engine.trace if isinstance(engine, IndexEngine) else None
     stages = {"plan": planned - begun}
     stages |= {"search": ran - planned} if trace is None else trace.stages

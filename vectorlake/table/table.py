@@ -353,7 +353,8 @@ class Table(ColumnApi, IndexApi):
             DamagedIndexWarning: a part of the index can't be read, which is named; its rows are scanned.
         """
         from vectorlake.search.choice import Effortful
-        from vectorlake.search.knn import Options, knn
+        from vectorlake.search.knn import knn
+        from vectorlake.search.request import Options
 
         options = Options(
             column=column,
@@ -457,7 +458,7 @@ class Table(ColumnApi, IndexApi):
         Takes what `knn` takes. Prints as a plan; the rows found are in it too.
         """
         from vectorlake.search.explain import explain
-        from vectorlake.search.knn import options_of
+        from vectorlake.search.request import options_of
 
         return explain(self._view, queries, options_of(column=column, k=k, **options))
 

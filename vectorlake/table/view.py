@@ -37,6 +37,8 @@ class View:
     files: DataFiles
     memo: Memo = field(default_factory=Memo, compare=False, repr=False)
     """What was worked out about this snapshot."""
+    requests: Memo = field(default_factory=Memo, compare=False, repr=False)
+    """Searches that were checked against it: apart, as to find one takes less time than some of the others take to make."""
 
     @property
     def store(self) -> Store:
