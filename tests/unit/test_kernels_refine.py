@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from vectorlake.kernels import Metric, pairwise_distances
 from vectorlake.kernels.refine import settle
 from vectorlake.kernels.rows import Rows
-from vectorlake.search.refine import Heaps, refine_mapped
+from vectorlake.search.heaps import Heaps
+from vectorlake.search.refine import refine_mapped
 
 CASES = [
     (metric, element)

@@ -143,3 +143,18 @@ def test_threads_with_different_requests_share_a_handle(lake: vl.Lake) -> None:
             asked, pool.map(lambda k: table.knn(QUERY, "vec", k, nprobe=8), asked), strict=True
         ):
             assert found == fresh[k]
+
+
+def test_a_searcher_finds_as_many_as_knn_where_partitions_are_small(lake: vl.Lake) -> None:
+    table = lake.table("items")
+    found = table.knn(QUERY, index="by_l2", nprobe=1, k=200)
+    row_ids, distances = table.searcher(index="by_l2", nprobe=1, k=200).search(QUERY)
+    assert row_ids[0].tolist() == found["row_id"].to_pylist()
+    assert distances[0].tolist() == found["distance"].to_pylist()
+
+
+@pytest.mark.parametrize("most", [0.01, 2.0, 1e9])
+def test_a_single_query_within_a_distance(lake: vl.Lake, most: float) -> None:
+    table = lake.table("items")
+    found = table.knn(QUERY, index="by_l2", nprobe=8, pool=ROWS, k=20, max_distance=most)
+    assert found == table.knn(QUERY, "vec", k=20, max_distance=most)

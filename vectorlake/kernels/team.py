@@ -27,14 +27,17 @@ class Team:
 
     def run(self, function: Callable[[int, int], None], parts: Sequence[tuple[int, int]]) -> None:
         """Call the function for every part; returns when all are done."""
+        if self._pool is None:
+            for part in parts:
+                function(*part)
+            return
         following = itertools.count()
 
         def work() -> None:
             while (place := next(following)) < len(parts):
                 function(*parts[place])
 
-        helpers = min(self.threads, len(parts)) - 1
-        others = [self._pool.submit(work) for _ in range(helpers)] if self._pool is not None else []
+        others = [self._pool.submit(work) for _ in range(min(self.threads, len(parts)) - 1)]
         try:
             work()
         finally:

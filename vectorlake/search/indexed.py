@@ -17,11 +17,11 @@ from vectorlake.index.slots import allowed_slots
 from vectorlake.kernels import Metric
 from vectorlake.kernels.heap import NO_ROW
 from vectorlake.kernels.rows import Rows as Matrix
-from vectorlake.kernels.rows import code_of
 from vectorlake.kernels.team import cores
-from vectorlake.schema import Field, FixedListType, ScalarType
 from vectorlake.search.exact import nearest_among
 from vectorlake.search.found import Found
+from vectorlake.search.heaps import Heaps
+from vectorlake.search.lean import Lean
 from vectorlake.search.plan import (
     Choice,
     Effort,
@@ -33,16 +33,15 @@ from vectorlake.search.plan import (
     under_selection,
 )
 from vectorlake.search.ready import Chosen, Ready, ReadySegment, choose, ready
-from vectorlake.search.refine import Heaps, refine_mapped, refine_read
+from vectorlake.search.refine import refine_mapped, refine_read
 from vectorlake.search.selection import Selection, selected_rows
-from vectorlake.search.vectors import Rows, blocks_of
+from vectorlake.search.vectors import Rows, blocks_of, element_code
 from vectorlake.table.scan import width_of
 
 BATCH: Final = 16_384
 """Queries that segments are asked at a time: more bounds no cost, and takes memory."""
 _FARTHER: Final = 4
 """So many times as much is looked at where too few rows were found."""
-_NONE: Final = np.empty(0, np.int64)
 _FEW: Final = 4
 """So many queries are searched by one thread, where nobody says."""
 
@@ -129,6 +128,10 @@ class IndexEngine:
 
     def _nearest(self, k: int, max_distance: float | None) -> Found:
         prepared, count = self.prepared, self.count
+        if prepared.lean is not None and count == 1 and self._selection.all:
+            found = self._alone(prepared.lean, k, max_distance)
+            if found is not None:
+                return found
         threads = self._threads or (1 if count <= _FEW else cores())
         now = time.perf_counter_ns()
         if not self._selection.all and self._chosen is None:
@@ -156,6 +159,26 @@ class IndexEngine:
         now = self.trace.took("scan uncovered rows", now)
         found = heaps.found()
         self.trace.took("sort", now)
+        return found
+
+    def _alone(self, lean: Lean, k: int, max_distance: float | None) -> Found | None:
+        """The nearest rows of a single query; None where fewer than k were found, or a segment is damaged."""
+        effort, _ = self.settle(k)
+        now = time.perf_counter_ns()
+        try:
+            nominated = lean.nominate(self._asked, effort)
+        except CorruptDataError:
+            return None
+        now = self.trace.took("probe", now)
+        heaps = Heaps.empty(1, k, max_distance)
+        lean.measure(self._matrix, nominated.slots, heaps)
+        if max_distance is None and not heaps.full:
+            return None
+        found = heaps.found()
+        self.trace.took("refine", now)
+        self.trace.probed += nominated.probed
+        self.trace.scored += nominated.scored
+        self.trace.candidates += int(np.count_nonzero(nominated.slots >= 0))
         return found
 
     def settle(self, k: int) -> tuple[Effort, Choice]:
@@ -202,11 +225,13 @@ class IndexEngine:
 
     def _probe_farther(self, effort: Effort, k: int, heaps: Heaps, threads: int) -> None:
         """Ask again, for more, where fewer than k rows were found though there are so many: small partitions hold few."""
-        largest = largest_effort(self.prepared)
         there = self.prepared.live if self._chosen is None else sum(self._chosen.counts)
+        if there < k:
+            return
+        largest = largest_effort(self.prepared)
         while effort.effort < largest:
             # The root is the farthest, so that a heap with an empty place has one there.
-            lacking = np.flatnonzero(heaps.row_ids[:, 0] == NO_ROW) if there >= k else _NONE
+            lacking = np.flatnonzero(heaps.row_ids[:, 0] == NO_ROW)
             if not len(lacking):
                 return
             effort = replace(effort, effort=min(largest, effort.effort * _FARTHER))
@@ -339,10 +364,3 @@ def best_slots(nominated: Sequence[Nominated], pool: int) -> list[npt.NDArray[np
     estimates = np.concatenate([one.estimates for one in nominated], axis=1)
     limit = np.partition(estimates, pool - 1, axis=1)[:, pool - 1, None]
     return [np.where(one.estimates <= limit, part, -1) for one, part in zip(nominated, slots, strict=True)]
-
-
-def element_code(column: Field) -> int:
-    """The type of a column's elements, as kernels know it."""
-    assert isinstance(column.type, FixedListType)
-    assert isinstance(column.type.element.type, ScalarType)
-    return code_of(np.dtype(column.type.element.type.name))

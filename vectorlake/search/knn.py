@@ -133,10 +133,9 @@ def _result(view: View, positions: np.ndarray, found: Found, wanted: list[Field]
         there = np.arange(width)[None, :] < counts[:, None]
         ids, distances = found.row_ids[there], found.distances[there]
         ranks = np.broadcast_to(np.arange(first, first + width, dtype=np.int32), there.shape)[there]
-    query = np.repeat(positions, counts)
-    table = pa.Table.from_arrays(
-        [pa.array(query, pa.int64()), pa.array(ranks), pa.array(ids), pa.array(distances)], schema=RESULT
-    )
+    numbers = (np.repeat(positions, counts), ranks, ids, distances)
+    columns = [_column(kind, values) for kind, values in zip(RESULT.types, numbers, strict=True)]
+    table = pa.Table.from_arrays(columns, schema=RESULT)
     if wanted:
         rows = take_rows(view, ids, wanted)
         for index, column in enumerate(rows.schema):
@@ -144,3 +143,8 @@ def _result(view: View, positions: np.ndarray, found: Found, wanted: list[Field]
             name = f"{column.name}_right" if column.name in RESULT.names else column.name
             table = table.append_column(column.with_name(name), rows.column(index))
     return table
+
+
+def _column(kind: pa.DataType, values: np.ndarray) -> pa.Array:
+    """Numbers of that type as a column, in the same memory."""
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(np.ascontiguousarray(values))])

@@ -11,11 +11,11 @@ import numpy.typing as npt
 from vectorlake.index.protocol import Ask
 from vectorlake.kernels.maxsim import Documents, ExactMaxSim, Tokens
 from vectorlake.search.found import Found
+from vectorlake.search.heaps import Heaps
 from vectorlake.search.indexed import IndexEngine
 from vectorlake.search.multivector import as_tokens, tokens_of
 from vectorlake.search.plan import Effort, Wish
 from vectorlake.search.ready import Ready, ReadySegment
-from vectorlake.search.refine import Heaps
 from vectorlake.search.selection import Selection
 from vectorlake.search.vectors import Rows
 from vectorlake.table.fragment_reader import FragmentReader

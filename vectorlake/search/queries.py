@@ -78,18 +78,18 @@ def as_queries(data: Any, column: Field) -> Queries:
     vectors, valid = _as_matrix(data, column)
     if vectors.dtype.kind not in "fiu":
         raise InvalidInputError(f"queries must be vectors of numbers, not of {vectors.dtype}")
+    positions = np.arange(len(vectors)) if valid is None else np.flatnonzero(valid)
     dimension = column.type.size
-    if vectors.shape[1] != dimension and valid.any():
+    if vectors.shape[1] != dimension and len(positions):
         raise InvalidInputError(
             f"the queries have dimension {vectors.shape[1]}, column {column.name!r} is {describe(column.type)}"
         )
-    kept = vectors[valid].reshape(-1, dimension)
-    if kept.dtype.kind == "f":
-        finite = np.isfinite(kept).all(axis=1)
-        if not finite.all():
-            at = int(np.flatnonzero(valid)[np.flatnonzero(~finite)[0]])
-            raise InvalidInputError(f"query {at} holds NaN or infinity: no distance to it means anything")
-    return Queries(rounded(kept, column.type), np.flatnonzero(valid), len(vectors))
+    kept = vectors if len(positions) == len(vectors) else vectors[positions]
+    kept = kept.reshape(-1, dimension)
+    if kept.dtype.kind == "f" and not np.isfinite(kept).all():
+        at = int(positions[np.flatnonzero(~np.isfinite(kept).all(axis=1))[0]])
+        raise InvalidInputError(f"query {at} holds NaN or infinity: no distance to it means anything")
+    return Queries(rounded(kept, column.type), positions, len(vectors))
 
 
 def rounded(vectors: np.ndarray, kind: Type) -> np.ndarray:
@@ -101,7 +101,9 @@ def rounded(vectors: np.ndarray, kind: Type) -> np.ndarray:
         limits = np.iinfo(element)
         if not len(vectors) or (vectors.min() >= limits.min and vectors.max() <= limits.max):
             return np.ascontiguousarray(vectors, dtype=element)
-    target = np.float64 if element == "float64" else np.float32
+    target = np.dtype(np.float64 if element == "float64" else np.float32)
+    if vectors.dtype == target:
+        return np.ascontiguousarray(vectors)
     with np.errstate(over="ignore"):
         rounded = np.ascontiguousarray(vectors, dtype=target)
     if rounded.size and not np.isfinite(rounded).all():
@@ -109,8 +111,8 @@ def rounded(vectors: np.ndarray, kind: Type) -> np.ndarray:
     return rounded
 
 
-def _as_matrix(data: Any, column: Field) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers [queries, dimension] and which queries are not null."""
+def _as_matrix(data: Any, column: Field) -> tuple[np.ndarray, np.ndarray | None]:
+    """Numbers [queries, dimension] and which queries are not null; None for all."""
     if isinstance(data, np.ndarray):
         return _from_numpy(data)
     if isinstance(data, pa.ChunkedArray):
@@ -136,14 +138,14 @@ def _as_matrix(data: Any, column: Field) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
-def _from_numpy(data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _from_numpy(data: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     if data.ndim == 1 and data.dtype != object:
         data = data.reshape(1, -1)
     if data.ndim == 1:
         return _from_list([None if row is None else list(row) for row in data])
     if data.ndim != 2:
         raise InvalidInputError(f"queries must have rank 1 or 2, not {data.ndim}")
-    return data, np.ones(len(data), bool)
+    return data, None
 
 
 def _from_tensor(data: Any) -> np.ndarray:
@@ -156,9 +158,9 @@ def _from_tensor(data: Any) -> np.ndarray:
         ) from e
 
 
-def _from_list(data: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+def _from_list(data: list[Any]) -> tuple[np.ndarray, np.ndarray | None]:
     if data and all(isinstance(number, int | float | np.number) for number in data):
-        return np.array(data).reshape(1, -1), np.ones(1, bool)
+        return np.array(data).reshape(1, -1), None
     lengths = {len(row) for row in data if row is not None}
     if len(lengths) > 1:
         raise InvalidInputError(
@@ -176,7 +178,7 @@ def _from_list(data: list[Any]) -> tuple[np.ndarray, np.ndarray]:
     return matrix, valid
 
 
-def _from_arrow(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+def _from_arrow(array: pa.Array) -> tuple[np.ndarray, np.ndarray | None]:
     array = storage_array(array)
     kind = array.type
     valid = array.is_valid().to_numpy(zero_copy_only=False)
@@ -222,7 +224,7 @@ def _refuse_null() -> pa.Array:
     raise InvalidInputError("a query vector holds a null number")
 
 
-def _from_table(table: pa.Table, column: Field) -> tuple[np.ndarray, np.ndarray]:
+def _from_table(table: pa.Table, column: Field) -> tuple[np.ndarray, np.ndarray | None]:
     names = [
         field.name
         for field in table.schema

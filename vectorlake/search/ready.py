@@ -12,10 +12,14 @@ import numpy.typing as npt
 
 from vectorlake.index.protocol import Searcher
 from vectorlake.index.slots import slot_words
+from vectorlake.kernels import Metric
+from vectorlake.kernels.reference import METRIC_CODES
+from vectorlake.kernels.refine import METRIC_HAMMING
 from vectorlake.metadata.index import Index
 from vectorlake.schema import Field, is_multivector
+from vectorlake.search.lean import Lean
 from vectorlake.search.plan import Effort, Wish
-from vectorlake.search.vectors import Addresses, Block, Rows, addresses, blocks_of
+from vectorlake.search.vectors import Addresses, Block, Rows, addresses, blocks_of, element_code
 from vectorlake.table.coverage import Coverage, OpenSegment, column_of, coverage
 from vectorlake.table.scan import width_of
 from vectorlake.table.view import View
@@ -61,6 +65,7 @@ class Ready:
         field: the column.
         segments: those with live rows.
         kept: the vectors of the rows that have to be scanned; None where there are too many to keep.
+        lean: the short way of single queries, where there is one.
     """
 
     view: View
@@ -68,6 +73,7 @@ class Ready:
     field: Field
     segments: tuple[ReadySegment, ...]
     kept: tuple[Block, ...] | None
+    lean: Lean | None
     efforts: dict[tuple[Wish, int], Effort] = dataclass_field(default_factory=dict, compare=False, repr=False)
     """What was settled for a wish and a depth."""
 
@@ -109,7 +115,17 @@ def _ready(view: View, index: Index, without: frozenset[str]) -> Ready:
     kept = None
     if covered.uncovered_rows * width <= _KEPT_BYTES and not is_multivector(field.type):
         kept = tuple(joined(blocks_of(covered.uncovered, field)))
-    return Ready(view, covered, field, segments, kept)
+    return Ready(view, covered, field, segments, kept, _lean(covered, field, segments))
+
+
+def _lean(covered: Coverage, field: Field, segments: tuple[ReadySegment, ...]) -> Lean | None:
+    if len(segments) != 1 or segments[0].vectors is None or covered.uncovered_rows:
+        return None
+    (one,) = segments
+    assert one.vectors is not None
+    metric = METRIC_CODES.get(Metric(covered.index.metric), METRIC_HAMMING)
+    share = 1.0 if one.words is None else one.live / one.slots
+    return Lean(one.searcher, one.words, share, metric, element_code(field), one.vectors.places, one.row_ids)
 
 
 def joined(blocks: Iterator[Block]) -> Iterator[Block]:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from vectorlake.kernels import Metric
-from vectorlake.kernels.heap import NO_ROW
 from vectorlake.kernels.reference import METRIC_CODES
-from vectorlake.kernels.refine import METRIC_HAMMING, offer_found, refine, settle
+from vectorlake.kernels.refine import METRIC_HAMMING, refine
 from vectorlake.kernels.rows import Rows as Matrix
 from vectorlake.schema import Field
-from vectorlake.search.found import Found
+from vectorlake.search.heaps import Heaps
 from vectorlake.search.ready import ReadySegment
 from vectorlake.search.vectors import as_block
 from vectorlake.table.fragment_reader import FragmentReader
@@ -25,46 +23,6 @@ _SHARED: Final = 64
 """Fewer queries than this are not worth a second thread."""
 _READS: Final = 16
 """Fragments that are read at a time."""
-
-
-@dataclass(frozen=True)
-class Heaps:
-    """The nearest rows of each query so far, into which segments and scans offer theirs.
-
-    Attributes:
-        distances: float64 [n, k].
-        row_ids: int64 [n, k].
-    """
-
-    distances: npt.NDArray[np.float64]
-    row_ids: npt.NDArray[np.int64]
-
-    @classmethod
-    def empty(cls, count: int, k: int, max_distance: float | None) -> Heaps:
-        """Heaps without rows, into which none comes that is farther than `max_distance`."""
-        most = np.inf if max_distance is None else max_distance
-        return cls(np.full((count, k), most, np.float64), np.full((count, k), NO_ROW, np.int64))
-
-    def offer(self, found: Found) -> None:
-        """Offer rows that were found elsewhere."""
-        offer_found(
-            np.ascontiguousarray(found.distances),
-            np.ascontiguousarray(found.row_ids),
-            self.distances,
-            self.row_ids,
-        )
-
-    def found(self) -> Found:
-        """What they hold, sorted. They are used up."""
-        settle(self.distances, self.row_ids)
-        none = self.row_ids == NO_ROW
-        if none.any():
-            self.distances[none] = np.inf
-            self.row_ids[none] = -1
-            counts = self.row_ids.shape[1] - none.sum(axis=1)
-        else:
-            counts = np.full(len(none), none.shape[1], np.int64)
-        return Found(self.row_ids, self.distances, counts)
 
 
 def refine_mapped(

@@ -8,15 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from vectorlake.errors import CorruptDataError, InvalidInputError
-from vectorlake.index.protocol import Ask
 from vectorlake.kernels import Metric
-from vectorlake.kernels.heap import NO_ROW
-from vectorlake.kernels.reference import METRIC_CODES
-from vectorlake.kernels.refine import METRIC_HAMMING, refine, settle
+from vectorlake.kernels.refine import settle
+from vectorlake.kernels.rows import Rows as Matrix
+from vectorlake.kernels.rows import code_of
 from vectorlake.schema import FixedListType, is_multivector
 from vectorlake.search.choice import Effortful, Mode, choose_target, positive
-from vectorlake.search.indexed import IndexEngine, element_code, warn
+from vectorlake.search.heaps import Heaps
+from vectorlake.search.indexed import IndexEngine, warn
 from vectorlake.search.indexed import settle as settle_effort
+from vectorlake.search.plan import Effort
 from vectorlake.search.ready import Ready, ready
 from vectorlake.search.selection import Selection
 from vectorlake.table.view import View
@@ -47,32 +48,12 @@ class KnnSearcher:
         kind = prepared.field.type
         assert isinstance(kind, FixedListType)
         self.dimension = kind.size
-        metric = Metric(prepared.index.metric)
-        self._bits = metric is Metric.HAMMING
-        self._metric = METRIC_CODES.get(metric, METRIC_HAMMING)
+        self._bits = prepared.index.metric == Metric.HAMMING
         self._element = np.dtype(np.uint8 if self._bits else np.float32)
-        self._code = element_code(prepared.field)
-        self.effort = self.pool = 0
-        if prepared.segments:
-            effort = settle_effort(prepared, wish, k)
-            self.effort, self.pool = effort.effort, effort.pool
-        # One mapped segment that covers all rows, and all of them wanted: nothing but two kernels.
-        segments = prepared.segments
-        self._lean = (
-            segments[0]
-            if len(segments) == 1
-            and segments[0].vectors is not None
-            and not prepared.coverage.uncovered_rows
-            and selection.all
-            and prepared.field.type.element.type.name != "float64"  # type: ignore[union-attr]
-            else None
-        )
-        if self._lean is not None:
-            assert self._lean.vectors is not None
-            self._places = int(self._lean.vectors.places.ctypes.data)
-            self._row_ids = int(self._lean.row_ids.ctypes.data)
-            self._share = self._lean.live / self._lean.slots
-            self.pool = min(self.pool, self._lean.slots)
+        self._code = code_of(self._element)
+        self._effort = settle_effort(prepared, wish, k) if prepared.segments else Effort(0, 0, None, "")
+        self.effort, self.pool = self._effort.effort, self._effort.pool
+        self._lean = prepared.lean if selection.all else None
 
     def search(self, queries: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """The nearest rows of one vector [dimension] or of several [n, dimension].
@@ -96,32 +77,16 @@ class KnnSearcher:
             raise InvalidInputError("a query holds NaN or infinity: no distance to it means anything")
         if self._lean is None or len(given) != 1:
             return self._general(given)
-        lean = self._lean
-        ask = Ask(given, self.pool, self.effort, lean.words, self._share)
         try:
-            slots = lean.searcher.search(ask).slots
+            slots = self._lean.nominate(given, self._effort).slots
         except CorruptDataError:
             return self._general(given)
-        distances = np.full((1, self.k), np.inf)
-        row_ids = np.full((1, self.k), NO_ROW, np.int64)
-        refine(
-            self._metric,
-            4 if self._bits else 0,
-            given.ctypes.data,
-            self._code,
-            0,
-            1,
-            np.empty((1, self.dimension)),
-            slots,
-            self._places,
-            self._row_ids,
-            distances,
-            row_ids,
-        )
-        settle(distances, row_ids)
-        if row_ids[0, -1] == NO_ROW:
-            row_ids[row_ids == NO_ROW] = -1
-        return row_ids, distances
+        heaps = Heaps.empty(1, self.k, None)
+        self._lean.measure(Matrix(given, self._code), slots, heaps)
+        if not heaps.full:
+            return self._general(given)
+        settle(heaps.distances, heaps.row_ids)
+        return heaps.row_ids, heaps.distances
 
     def _general(self, queries: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         engine = IndexEngine(self._prepared, queries, self._selection, self._wish, threads=self._threads)

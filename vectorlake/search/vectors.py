@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from vectorlake.schema import Field
+from vectorlake.kernels.rows import code_of
+from vectorlake.schema import Field, FixedListType, ScalarType
 from vectorlake.table.fragment_reader import FragmentReader
 from vectorlake.table.scan import MORSEL_ROWS, width_of
 from vectorlake.table.vector_rows import vector_rows
@@ -101,3 +102,10 @@ def addresses(
         places[slots] = bases[piece_of] + (at - starts[piece_of]) * strides[piece_of]
         kept += pieces
     return Addresses(places, tuple(kept))
+
+
+def element_code(column: Field) -> int:
+    """The type of a column's elements, as kernels know it."""
+    assert isinstance(column.type, FixedListType)
+    assert isinstance(column.type.element.type, ScalarType)
+    return code_of(np.dtype(column.type.element.type.name))

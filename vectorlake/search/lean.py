@@ -1,0 +1,70 @@
+"""An index that is one mapped segment with every row of its table, for queries one at a time: two kernels, little around."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from vectorlake.index.protocol import Ask, Nominated, Searcher
+from vectorlake.kernels.refine import refine
+from vectorlake.kernels.rows import Rows as Matrix
+from vectorlake.search.heaps import Heaps
+from vectorlake.search.plan import Effort
+
+
+class Lean:
+    """What such a segment needs for a search, found out once.
+
+    Args:
+        searcher: the segment.
+        words: its live slots as bits, None where all are; `share` of them are.
+        metric: as `refine` knows it, and `code` the type of the stored vectors.
+        places: int64 [slots], where their vectors stand.
+        row_ids: int64 [slots].
+    """
+
+    def __init__(
+        self,
+        searcher: Searcher,
+        words: npt.NDArray[np.uint32] | None,
+        share: float,
+        metric: int,
+        code: int,
+        places: npt.NDArray[np.int64],
+        row_ids: npt.NDArray[np.int64],
+    ) -> None:
+        self._searcher = searcher
+        self._words = words
+        self._share = share
+        self._metric = metric
+        self._code = code
+        self._slots = len(row_ids)
+        self._kept = (places, row_ids)
+        self._places = int(places.ctypes.data)
+        self._row_ids = int(row_ids.ctypes.data)
+
+    def nominate(self, query: npt.NDArray[np.float32] | npt.NDArray[np.uint8], effort: Effort) -> Nominated:
+        """The slots to measure for a query [1, d].
+
+        Raises:
+            CorruptDataError: the segment is damaged.
+        """
+        pool = min(effort.pool, self._slots)
+        return self._searcher.search(Ask(query, pool, effort.effort, self._words, self._share))
+
+    def measure(self, query: Matrix, slots: npt.NDArray[np.int64], heaps: Heaps) -> None:
+        """Measure nominated slots [1, pool] for a query [1, d], and offer them."""
+        refine(
+            self._metric,
+            query.code,
+            query.address,
+            self._code,
+            0,
+            1,
+            np.empty((1, query.dimension)),
+            slots,
+            self._places,
+            self._row_ids,
+            heaps.distances,
+            heaps.row_ids,
+        )
