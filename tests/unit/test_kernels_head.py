@@ -8,7 +8,7 @@ import pytest
 from test_kernels_knn import HARD, PATHS, RNG, SUMS, drawn
 
 from vectorlake.errors import InvalidInputError
-from vectorlake.kernels import ExactKnn, Metric, Path, codes, head
+from vectorlake.kernels import ExactKnn, Metric, Path, codes, head, paths
 from vectorlake.kernels.quantize import Frame, centre_of
 from vectorlake.kernels.rows import Rows
 
@@ -97,7 +97,8 @@ def test_queries_of_any_length(path: Path, metric: Metric, scale: float) -> None
     check_encoded(RNG(7).standard_normal((6, 20)) * scale, vectors, 5, metric, path, rotation)
 
 
-def test_several_blocks_of_codes_and_rows_without(path: Path) -> None:
+def test_several_blocks_of_codes_and_rows_without(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "PANELS_ROWS", paths.MOST_ROWS)
     vectors = drawn(52, (40_000, 24), "f4") * (0.8 ** np.arange(24, dtype="f4"))
     queries = vectors[:40_000:4000] + np.float32(0.01)
     kept = encoded(vectors[:37_000], Metric.L2, directions(vectors, Metric.L2, 12))

@@ -6,6 +6,7 @@ import itertools
 import pathlib
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path as FilePath
 
@@ -15,6 +16,7 @@ import pytest
 
 from vectorlake.errors import InvalidInputError
 from vectorlake.kernels import ExactKnn, Metric, Path, distances_at, pairwise_distances
+from vectorlake.kernels.knn import shares_of
 
 RNG = np.random.default_rng
 PATHS = [Path.DIRECT, Path.AVX2, Path.NUMKONG, Path.FLOAT]
@@ -215,6 +217,20 @@ def test_results_may_be_read_between_blocks(path: Path) -> None:
         knn.add(vectors[start : start + 100], np.arange(start, start + 100))
         seen = vectors[: start + 100]
         kernel_reference.assert_equal_to_scan(knn.result(), vectors[:5], seen, 3, Metric.L2)
+
+
+@pytest.mark.parametrize("count", [1, 17, 500, 1000, 5000])
+@pytest.mark.parametrize("threads", [1, 2, 7])
+@pytest.mark.parametrize("least", [None, 16])
+def test_shares_are_whole_tiles(count: int, threads: int, least: int | None) -> None:
+    path = types.SimpleNamespace(group=120, least_group=least, tile=4)
+    shares = shares_of(count, threads, path)  # type: ignore[arg-type]
+    assert [first for first, _ in shares] + [count] == [0] + [end for _, end in shares]
+    assert all(first % path.tile == 0 and 0 < end - first <= path.group for first, end in shares)
+    if least is not None and threads > 1 and count > threads * path.group:
+        sizes = [end - first for first, end in shares]
+        assert sizes == sorted(sizes, reverse=True)
+        assert sizes[-1] <= least
 
 
 @pytest.mark.parametrize("metric", SUMS)

@@ -41,8 +41,8 @@ cgutils: Any = numba_cgutils  # it has no types
 
 TILE = 4
 """Queries of a tile."""
-STRETCH = 8
-"""Steps, of STEP dimensions each, that are summed in 16 bits."""
+STRETCH = 9
+"""Steps, of STEP dimensions each, that are summed in 16 bits at most: more ask for smaller integers of queries."""
 MOST = (2**15 - 1) // LEVELS
 """What the magnitudes of a query's integers may sum to in a lane: every other two of its elements, over a stretch."""
 FACTORS = 4
@@ -54,28 +54,18 @@ _WORDS = STEP // 4
 assert 2 * (2 * LEVELS) * LEVELS < 2**15
 
 
-def lane_sums(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """What elements [n, p] sum to, float64 [n, stretches, 2], lane by lane of each stretch."""
-    count, padded = values.shape
-    stretches = -(-padded // (STRETCH * STEP))
-    whole = np.zeros((count, stretches * STRETCH * STEP))
-    whole[:, :padded] = values
-    sums: npt.NDArray[np.float64] = whole.reshape(count, stretches, STRETCH * STEP // 4, 2, 2).sum(
-        axis=(2, 4)
-    )
-    return sums
+def stretch_of(padded: int) -> int:
+    """How many elements each stretch has but the last, which may have fewer: as few stretches as may be, alike in length."""
+    steps = padded // STEP
+    return -(-steps // -(-steps // STRETCH)) * STEP
 
 
-def least_scales(heads: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """What to divide queries by at least, float64 [n], so that the integers that they are rounded to keep to `MOST`.
-
-    Args:
-        heads: float64 [n, p].
-    """
-    # Rounding adds a half to each of the elements.
-    room = MOST - STRETCH * STEP // 4 - 1
-    scales: npt.NDArray[np.float64] = lane_sums(np.abs(heads)).max(axis=(1, 2), initial=0.0) / room
-    return scales
+def lane_sums(integers: npt.NDArray[np.int8], stretch: int) -> npt.NDArray[np.int32]:
+    """What integers [n, p], p a multiple of STEP, sum to, int32 [n, stretches, 2], lane by lane of each stretch."""
+    pairs = np.add(integers[:, ::2], integers[:, 1::2], dtype=np.int32)
+    ends = [(first, first + stretch // 2) for first in range(0, pairs.shape[1], stretch // 2)]
+    sums = [pairs[:, first + lane : end : 2].sum(axis=1) for first, end in ends for lane in (0, 1)]
+    return np.stack(sums, axis=1).astype(np.int32).reshape(len(integers), -1, 2)
 
 
 def to_tiles(integers: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
@@ -85,22 +75,31 @@ def to_tiles(integers: npt.NDArray[np.int8]) -> npt.NDArray[np.int32]:
         integers: int8 [n, p], p a multiple of STEP; see `MOST`.
     """
     count, padded = integers.shape
+    stretch = stretch_of(padded)
     tiles = -(-count // TILE)
     every = np.zeros((tiles * TILE, padded), np.int8)
     every[:count] = integers
-    starts = (-LEVELS * lane_sums(every.astype(np.float64))).astype(np.int64).astype(np.int16)
+    starts = (-LEVELS * lane_sums(every, stretch)).astype(np.int16)
     words = every.view(np.int32).reshape(tiles, TILE, padded // 4).transpose(0, 2, 1)
     first = starts.view(np.int32).reshape(tiles, TILE, -1).transpose(0, 2, 1)
     parts = []
-    for stretch in range(first.shape[1]):
-        length = STRETCH * _WORDS
-        parts += [first[:, stretch : stretch + 1], words[:, stretch * length : (stretch + 1) * length]]
+    for place in range(first.shape[1]):
+        length = stretch // 4
+        parts += [first[:, place : place + 1], words[:, place * length : (place + 1) * length]]
     return np.ascontiguousarray(np.concatenate(parts, axis=1).reshape(tiles, -1))
 
 
 @intrinsic
 def sift_tile(
-    typing: Any, panel: Any, queries: Any, steps: Any, terms: Any, stride: Any, factors: Any, products: Any
+    typing: Any,
+    panel: Any,
+    queries: Any,
+    steps: Any,
+    stretch: Any,
+    terms: Any,
+    stride: Any,
+    factors: Any,
+    products: Any,
 ) -> Any:
     """Which of PANEL_ROWS rows may be near enough to which of TILE queries: PANEL_ROWS low bits for each query in turn.
 
@@ -111,18 +110,20 @@ def sift_tile(
         panel: address of unsigned bytes [4-byte word of a row][PANEL_ROWS][4], aligned to 32.
         queries: address of a tile (see `to_tiles`).
         steps: padded dimension / STEP.
+        stretch: how many of them make a stretch, see `stretch_of`.
         terms: address of the first row in float32 [5, rows].
         stride: bytes from one term of a row to the next.
         factors: address of float32 [TILE, FACTORS]: what the first (times the product), the fourth and the fifth term are
             multiplied by, and what the sum must reach; nan for a query that is none.
         products: address of int32 [TILE, PANEL_ROWS], written: the integer products.
     """
-    return types.int64(panel, queries, steps, terms, stride, factors, products), _sift_tile
+    arguments = (panel, queries, steps, stretch, terms, stride, factors, products)
+    return types.int64(*arguments), _sift_tile
 
 
 def _sift_tile(_context: Any, builder: Builder, _signature: Any, arguments: Any) -> Value:
-    panel, queries, steps, terms, stride, factors, products = arguments
-    sums = _multiplied(builder, panel, queries, steps)
+    panel, queries, steps, stretch, terms, stride, factors, products = arguments
+    sums = _multiplied(builder, panel, queries, steps, stretch)
     mask = _whole(0)
     for v in range(_VECTORS):
         scales, halves, tails = (
@@ -146,7 +147,9 @@ def _sift_tile(_context: Any, builder: Builder, _signature: Any, arguments: Any)
     return mask
 
 
-def _multiplied(builder: Builder, panel: Value, queries: Value, steps: Value) -> dict[tuple[int, int], Value]:
+def _multiplied(
+    builder: Builder, panel: Value, queries: Value, steps: Value, stretch: Value
+) -> dict[tuple[int, int], Value]:
     """Where the products of each query with eight rows are, int32."""
     add_bytes = declared(builder, "llvm.x86.avx2.pmadd.ub.sw", INT16S, BYTES32)
     add_pairs = declared(builder, "llvm.x86.avx2.pmadd.wd", INT32S, INT16S)
@@ -156,16 +159,19 @@ def _multiplied(builder: Builder, panel: Value, queries: Value, steps: Value) ->
     short = {place: cgutils.alloca_once(builder, INT16S) for place in tile}
     for place in tile:
         builder.store(ir.Constant(INT32S, None), sums[place])
-    stretches = builder.udiv(builder.add(steps, _whole(STRETCH - 1)), _whole(STRETCH))
-    with cgutils.for_range(builder, stretches, intp=INT64) as outer:
-        rows_at = strided(builder, panel, outer.index, 4 * PANEL_ROWS * _WORDS * STRETCH)
-        starts_at = strided(builder, queries, outer.index, 4 * TILE * (1 + _WORDS * STRETCH))
+    place_of_starts = cgutils.alloca_once(builder, INT64)
+    builder.store(queries, place_of_starts)
+    with cgutils.for_range_slice(builder, _whole(0), steps, stretch, intp=INT64) as (first, _):
+        rows_at = strided(builder, panel, first, 4 * PANEL_ROWS * _WORDS)
+        starts_at = builder.load(place_of_starts)
         for q in range(TILE):
             start = splat(builder, load(builder, starts_at, 4 * q, INT32), INT32S)
             for v in range(_VECTORS):
                 builder.store(builder.bitcast(start, INT16S), short[q, v])
-        left = builder.sub(steps, builder.mul(outer.index, _whole(STRETCH)))
-        here = builder.select(builder.icmp_signed("<", left, _whole(STRETCH)), left, _whole(STRETCH))
+        left = builder.sub(steps, first)
+        here = builder.select(builder.icmp_signed("<", left, stretch), left, stretch)
+        next_starts = builder.add(starts_at, strided(builder, _whole(4 * TILE), here, 4 * TILE * _WORDS))
+        builder.store(next_starts, place_of_starts)
         with cgutils.for_range(builder, here, intp=INT64) as loop:
             row_words = strided(builder, rows_at, loop.index, 4 * PANEL_ROWS * _WORDS)
             query_words = strided(builder, starts_at, loop.index, 4 * TILE * _WORDS)

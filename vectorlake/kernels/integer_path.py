@@ -54,6 +54,7 @@ class IntegerPath:
     """
 
     tile: Final = TILE
+    least_group: Final = 4 * TILE
 
     def __init__(
         self,

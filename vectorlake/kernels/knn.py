@@ -35,6 +35,9 @@ _FOR_CODES: Final = 1 << 30
 _SMALL_WORK: Final = 2_000_000
 """Elements to multiply below which threads would cost more than they save."""
 
+_SHARES: Final = 2
+"""A group of queries is one in so many of those that are left for each thread."""
+
 
 class ExactKnn:
     """Finds the k nearest rows of each query among blocks that are added one after another.
@@ -189,9 +192,10 @@ class ExactKnn:
         path = best_path(Path.AUTO if self._path is Path.DIRECT else self._path, queries=_FOR_CODES)
         with self._lock, Team(self._threads) as team:
             search = self._open_path(codes.frame, path, team)
-            groups = _groups(self._queries.count, self._threads, most=search.group, tile=search.tile)
-            for first in range(0, count, search.block_rows):
-                block = Block(rows, ids, np.empty(0, np.bool_), first, min(first + search.block_rows, count))
+            groups = shares_of(self._queries.count, self._threads, search)
+            for first in range(0, count, search.adopted_rows):
+                end = min(first + search.adopted_rows, count)
+                block = Block(rows, ids, np.empty(0, np.bool_), first, end)
                 search.adopt(block, codes, where)
                 team.run(search.search, groups)
 
@@ -218,7 +222,7 @@ class ExactKnn:
             self._search = self._open(rows, mask, team)
         search = self._search
         count = self._queries.count
-        groups = _groups(count, self._threads, most=search.group, tile=search.tile)
+        groups = shares_of(count, self._threads, search)
         for first in range(0, rows.count, search.block_rows):
             block = Block(rows, ids, mask, first, min(first + search.block_rows, rows.count))
             search.encode(block, team.run)
@@ -247,7 +251,7 @@ class ExactKnn:
         mask: npt.NDArray[np.bool_],
         team: Team,
     ) -> None:
-        groups = _groups(self._queries.count, self._threads, most=path.group, tile=path.tile)
+        groups = shares_of(self._queries.count, self._threads, path)
         for first in range(0, rows.count, path.block_rows):
             block = slice(first, first + path.block_rows)
             path.encode(Rows(rows.array[block], rows.code), mask[block], team.run)
@@ -340,9 +344,20 @@ def _on_device(path: Path, device: str | None) -> tuple[Path, str]:
     return Path.GPU, device or "cuda"
 
 
-def _groups(count: int, threads: int, *, most: int, tile: int) -> list[tuple[int, int]]:
-    """Cut queries into groups of whole tiles, as many for each thread."""
-    rounds = -(-count // (threads * most))
-    tiles = -(-count // (threads * rounds * tile))
-    step = tiles * tile
-    return [(first, min(first + step, count)) for first in range(0, count, step)]
+def shares_of(count: int, threads: int, path: SearchPath | IntegerPath) -> list[tuple[int, int]]:
+    """Cut queries into groups of whole tiles: as many for each thread, or ever smaller ones, so that all end at one time.
+
+    In the latter case each is its part of what is left (Polychronopoulos & Kuck, "Guided self-scheduling", 1987).
+    """
+    if path.least_group is None or threads == 1:
+        rounds = -(-count // (threads * path.group))
+        step = -(-count // (threads * rounds * path.tile)) * path.tile
+        return [(first, min(first + step, count)) for first in range(0, count, step)]
+    groups: list[tuple[int, int]] = []
+    first = 0
+    while first < count:
+        share = -(-(count - first) // (_SHARES * threads))
+        step = -(-max(min(share, path.group), path.least_group) // path.tile) * path.tile
+        groups.append((first, min(first + step, count)))
+        first += step
+    return groups

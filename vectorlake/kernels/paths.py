@@ -10,17 +10,17 @@ from typing import Any, Final, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from vectorlake.kernels.asked import encode_queries
 from vectorlake.kernels.codes import RowCodes, aligned, fine_width, from_panels, head_width
 from vectorlake.kernels.encode import LAYOUT_FLOATS, LAYOUT_PANELS, LAYOUT_ROWS, encode_rows
-from vectorlake.kernels.fused import TILE, least_scales, to_tiles
+from vectorlake.kernels.fused import MOST, TILE, stretch_of, to_tiles
 from vectorlake.kernels.metric import Metric
 from vectorlake.kernels.microkernel import BYTES, LEVELS, PANEL_ROWS, STEP
 from vectorlake.kernels.products import search_products
-from vectorlake.kernels.quantize import FACTS, TERMS, UNIT, Frame, QueryCode, encode_queries
+from vectorlake.kernels.quantize import FACTS, TERMS, UNIT, Frame, QueryCode
 from vectorlake.kernels.reference import METRIC_CODES
 from vectorlake.kernels.rounding import LANES
 from vectorlake.kernels.rows import Rows
-from vectorlake.kernels.scan import prepare_queries
 from vectorlake.kernels.select import RUN
 
 BLOCK_BYTES: Final = 8 << 20
@@ -28,17 +28,19 @@ BLOCK_BYTES: Final = 8 << 20
 
 MOST_ROWS: Final = 16384
 
+PANELS_ROWS: Final = 1 << 17
+"""How many rows a block of panels that lie there already may have: of them only the terms are copied."""
+
 WAIT_BYTES: Final = 128 << 20
 """How much memory waiting candidates may take."""
 
 FINE_LEVELS: Final = 127
 
-_QUERIES_AT_ONCE: Final = 64
+_QUERIES_AT_ONCE: Final = 32
 _SMALLEST_LENGTH: Final = 1e-30
 
 
 FineArguments: TypeAlias = tuple[npt.NDArray[np.int8], int, npt.NDArray[np.float64], npt.NDArray[np.float32]]
-LeastScales: TypeAlias = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
 Parts: TypeAlias = Sequence[tuple[int, int]]
 Run: TypeAlias = Callable[[Callable[[int, int], None], Parts], None]
 """Calls a function for every part: one after another, or shared out to threads."""
@@ -136,8 +138,14 @@ class SearchPath(Protocol):
     block_rows: int
     """How many rows a block may have."""
 
+    adopted_rows: int
+    """How many if they were encoded before. Threads wait for each other at the end of a block."""
+
     group: int
     """How many queries to search for at a time, at most: more ask more of a core's cache."""
+
+    least_group: int | None
+    """How few it may be, as smaller groups ask for a block's rows more often; None where all are to be alike."""
 
     tile: int
     """What the first of them is a multiple of."""
@@ -189,6 +197,7 @@ class _Encoding:
     """What the paths share: queries and blocks in product space."""
 
     tile = 1
+    least_group: int | None = None
 
     def __init__(
         self,
@@ -197,7 +206,8 @@ class _Encoding:
         levels: int,
         layout: int,
         padded: int,
-        least_scales: LeastScales | None = None,
+        stretch: int = 0,
+        most: int = 0,
         always_fine: bool = False,
     ) -> None:
         self.task = task
@@ -210,8 +220,8 @@ class _Encoding:
         )
         width = padded * (4 if layout == LAYOUT_FLOATS else 1)
         runs = max(1, BLOCK_BYTES // (width * RUN))
-        self.block_rows = min(MOST_ROWS, runs * RUN)
-        self.queries = _encode_all(task, levels=levels, padded=padded, least_scales=least_scales)
+        self.block_rows = self.adopted_rows = min(MOST_ROWS, runs * RUN)
+        self.queries = _encode_all(task, levels=levels, padded=padded, stretch=stretch, most=most)
         self.fine = Fine(task) if len(task.frame.rotation) or always_fine else None
         self.places = np.empty(0, np.int64)
         self.largest = _SMALLEST_LENGTH
@@ -389,11 +399,16 @@ class PanelPath(_Encoding):
     """Integer products by AVX2, fused with the selection."""
 
     group = 128
+    least_group: int | None = 16
     tile = TILE
 
     def __init__(self, task: Task) -> None:
         padded = -(-task.frame.kept // STEP) * STEP
-        super().__init__(task, levels=LEVELS, layout=LAYOUT_PANELS, padded=padded, least_scales=least_scales)
+        self.stretch = stretch_of(padded)
+        super().__init__(
+            task, levels=LEVELS, layout=LAYOUT_PANELS, padded=padded, stretch=self.stretch, most=MOST
+        )
+        self.adopted_rows = PANELS_ROWS
         self.tiles = to_tiles(self.queries.integers)
         self.queries = dataclasses.replace(self.queries, integers=np.empty((0, padded), np.int8))
 
@@ -410,6 +425,7 @@ class PanelPath(_Encoding):
             self.metric,
             rows.dimension,
             self.padded,
+            self.stretch,
             asked.code,
             asked.address + first * asked.stride,
             asked.stride,
@@ -541,28 +557,35 @@ class CodePath(_Encoding):
         return heads.copy(), terms, self.fine.codes[:count].copy(), fine_terms
 
 
-def _encode_all(
-    task: Task, *, levels: int, padded: int, least_scales: LeastScales | None = None
-) -> QueryCode:
-    """Encode queries, few enough at a time that their float64 copies stay in a core's cache."""
-    asked = task.queries
-    parts: dict[int, QueryCode] = {}
+def _encode_all(task: Task, *, levels: int, padded: int, stretch: int = 0, most: int = 0) -> QueryCode:
+    """Encode queries, the integers of a stretch as `asked.encode_queries` says."""
+    asked, frame = task.queries, task.frame
+    integers = np.zeros((asked.count, padded if levels else 0), np.int8)
+    floats = np.zeros((asked.count, 0 if levels else padded), np.float32)
+    facts = np.empty((asked.count, FACTS))
 
     def encode(first: int, end: int) -> None:
-        doubles = np.empty((end - first, asked.dimension))
-        prepare_queries(
-            asked.code, asked.address, asked.stride, first, end - first, doubles, np.empty(end - first)
-        )
-        parts[first] = encode_queries(
-            doubles, task.frame, task.metric, levels=levels, padded=padded, least_scales=least_scales
+        encode_queries(
+            METRIC_CODES[task.metric],
+            asked.code,
+            asked.address,
+            asked.stride,
+            first,
+            end,
+            frame.centre,
+            frame.rotation,
+            frame.drift,
+            levels,
+            stretch,
+            most,
+            integers,
+            floats,
+            facts,
         )
 
-    firsts = range(0, max(asked.count, 1), _QUERIES_AT_ONCE)
+    firsts = range(0, asked.count, _QUERIES_AT_ONCE)
     task.run(encode, [(first, min(first + _QUERIES_AT_ONCE, asked.count)) for first in firsts])
-    return QueryCode(
-        np.concatenate([parts[first].integers for first in firsts]),
-        np.concatenate([parts[first].facts for first in firsts]),
-    )
+    return QueryCode(integers if levels else floats, facts)
 
 
 def _aligned(size: int) -> npt.NDArray[np.uint8]:

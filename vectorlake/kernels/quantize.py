@@ -25,7 +25,6 @@ sum of them, weighted by the query, bounds from above how near the row can be (s
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -114,10 +113,6 @@ KIND: Final = 6
 TAIL: Final = 7
 FACTS: Final = 8
 
-_TURNED: Final = 32
-_DIRECTIONS: Final = 16
-"""Queries and directions that are multiplied at a time."""
-
 KIND_BOUNDED: Final = 0.0
 KIND_WILD: Final = 1.0
 KIND_DEAD: Final = 2.0
@@ -145,86 +140,3 @@ def centre_of(rows: Rows, metric: Metric, valid: npt.NDArray[np.bool_]) -> npt.N
         return np.zeros(rows.dimension, np.float32)
     centre: npt.NDArray[np.float32] = sample.mean(axis=0).astype(np.float32)
     return centre
-
-
-def encode_queries(
-    queries: npt.NDArray[np.float64],
-    frame: Frame,
-    metric: Metric,
-    *,
-    levels: int,
-    padded: int,
-    least_scales: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]] | None = None,
-) -> QueryCode:
-    """Round queries to integers.
-
-    Args:
-        queries: float64 [n, d], finite.
-        frame: where product space lies.
-        metric: the distance.
-        levels: elements become integers in -levels..levels; 0 keeps them as float32.
-        padded: the dimension of the result, at least that of the frame.
-        least_scales: what heads [n, p] are to be divided by at least, where `levels` alone would allow larger integers
-            than the product does.
-    """
-    count, dimension = queries.shape
-    facts = np.zeros((count, FACTS))
-    middle = frame.centre.astype(np.float64)
-    tiny = (dimension + 64) * 2.0**-51
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
-        lengths = np.sqrt((queries**2).sum(axis=1))
-        kind = np.where(lengths < WILD_QUERY, KIND_BOUNDED, KIND_WILD)
-        if metric is Metric.COSINE:
-            kind[lengths == 0] = KIND_DEAD
-            kind[(lengths > 0) & (lengths < 1 / WILD_QUERY)] = KIND_WILD
-            moved = queries / lengths[:, None] - middle
-        elif metric is Metric.L2:
-            moved = queries - middle
-        else:
-            moved = queries.copy()
-        moved[kind != KIND_BOUNDED] = 0
-        head, off = moved, tiny
-        norms = np.sqrt((moved**2).sum(axis=1))
-        if len(frame.rotation):
-            head = _turned(moved, frame.rotation.astype(np.float64))
-            off = np.sqrt(frame.kept) * tiny + 1.01 * frame.drift
-            sure = np.maximum(np.sqrt((head**2).sum(axis=1)) * (1 - tiny) - off * norms, 0)
-            beyond = np.sqrt(np.maximum((norms * (1 + tiny)) ** 2 - sure**2, 0))
-            facts[:, TAIL] = beyond * (1 + tiny) + tiny + np.sqrt(dimension) * 1e-139
-        largest = np.abs(head).max(axis=1)
-        # Too small to divide by: leave nothing to the integers, and everything to the error.
-        usable = largest > 1 / WILD_QUERY
-        scale = largest / (levels or 1)
-        if least_scales is not None:
-            scale = np.maximum(scale, least_scales(head))
-        scale = np.where(usable, scale, 0.0)
-        ratio = np.divide(head, scale[:, None], where=usable[:, None], out=np.zeros_like(head))
-        rounded = np.rint(ratio) if levels else ratio.astype(np.float32).astype(np.float64)
-        errors = np.sqrt(((head - scale[:, None] * rounded) ** 2).sum(axis=1))
-    facts[:, SCALE] = scale
-    facts[:, NORM] = scale * np.sqrt((rounded**2).sum(axis=1)) * (1 + tiny)
-    facts[:, ERROR] = errors * (1 + tiny) + off * norms + np.sqrt(dimension) * 1e-139
-    if metric is Metric.COSINE:
-        facts[:, ERROR] += tiny
-    facts[:, SQUARE] = norms**2
-    if metric is Metric.DOT:
-        facts[:, OFFSET] = moved @ middle
-        facts[:, SLACK] = np.sqrt((middle**2).sum())
-    facts[:, KIND] = kind
-    integers = np.zeros((count, padded), np.int8 if levels else np.float32)
-    integers[:, : frame.kept] = rounded
-    return QueryCode(integers, facts)
-
-
-def _turned(moved: npt.NDArray[np.float64], rotation: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Heads of queries, by products too small for BLAS to wake its threads: these would spin for long afterwards."""
-    (count, dimension), kept = moved.shape, len(rotation)
-    few, many = -(-count // _TURNED), -(-kept // _DIRECTIONS)
-    rows = np.zeros((few * _TURNED, dimension))
-    rows[:count] = moved
-    directions = np.zeros((many * _DIRECTIONS, dimension))
-    directions[:kept] = rotation
-    left = rows.reshape(few, 1, _TURNED, dimension)
-    right = directions.reshape(1, many, _DIRECTIONS, dimension).swapaxes(2, 3)
-    products = np.matmul(left, right).swapaxes(1, 2)
-    return np.ascontiguousarray(products.reshape(few * _TURNED, many * _DIRECTIONS)[:count, :kept])

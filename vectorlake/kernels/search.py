@@ -10,14 +10,17 @@ from vectorlake.kernels.distance import address_of
 from vectorlake.kernels.fused import FACTORS, TILE, sift_tile
 from vectorlake.kernels.jit import entry
 from vectorlake.kernels.microkernel import PANEL_ROWS, STEP, trailing_zeros
-from vectorlake.kernels.select import RUN, begin, judge, note
+from vectorlake.kernels.select import RUN, begin, ends, judge
 
 _TOGETHER = 6 * TILE
 """Queries that meet a panel before the next one does: their codes and the panel's stay in the cache next to the core."""
 
+_FRESH = 16
+"""Candidates of a query that are judged together, but for the last of a block: each time costs as much as some of them."""
+
 
 @entry(
-    "void(int64, int64, int64, int64, int64, int64, float64[:, ::1], int64, int64, int64, float32[:, ::1], "
+    "void(int64, int64, int64, int64, int64, int64, int64, float64[:, ::1], int64, int64, int64, float32[:, ::1], "
     "int8[:, ::1], int64, float64[:, ::1], float32[:, ::1], "
     "float64, int64, int64, int64, int64, int64[::1], int64[::1], float64[:, ::1], int64[:, ::1], "
     "int64[:, ::1], float32[:, ::1], float32[:, ::1], int64[::1], float32[::1], float64[::1], bool_)"
@@ -26,6 +29,7 @@ def search_panels(
     metric: int,
     dimension: int,
     padded: int,
+    stretch: int,
     query_code: int,
     query_address: int,
     query_stride: int,
@@ -61,6 +65,7 @@ def search_panels(
         metric: one of `distance`'s constants.
         dimension: of the vectors as stored.
         padded: of their integers.
+        stretch: see `fused.stretch_of`.
         query_code: element type of the queries as given.
         query_address: where the group's first query stands.
         query_stride: bytes from query to query.
@@ -100,7 +105,7 @@ def search_panels(
     buffer = np.empty(dimension, np.float32)
     query = np.empty(dimension, np.float64)
     products = np.empty((TILE, PANEL_ROWS), np.int32)
-    waiting = np.empty(group, np.int64)
+    judged = counts[:group].copy()
     term_stride = np.int64(total * 4)
     begin(
         metric,
@@ -126,7 +131,6 @@ def search_panels(
         for q in range(group):
             tested[q, 0], tested[q, 1], tested[q, 2] = factors[q, 0], factors[q, 3], factors[q, 4]
             tested[q, 3] = thresholds[q] - factors[q, 1] * lost - factors[q, 2] * length
-            waiting[q] = counts[q]
         for together in range(0, whole, _TOGETHER):
             for panel in range(first, end, PANEL_ROWS):
                 for tile in range(together, min(together + _TOGETHER, whole), TILE):
@@ -134,6 +138,7 @@ def search_panels(
                         panels + panel * padded,
                         tiles + tile // TILE * tile_bytes,
                         padded // STEP,
+                        stretch // STEP,
                         address_of(terms) + panel * 4,
                         term_stride,
                         address_of(tested) + tile * FACTORS * 4,
@@ -142,24 +147,30 @@ def search_panels(
                     while passed != 0:
                         bit = trailing_zeros(passed)
                         passed &= passed - 1
-                        q, row = bit // PANEL_ROWS, bit % PANEL_ROWS
-                        product = np.float32(products[q, row])
-                        q += tile
-                        note(
-                            product,
-                            panel + row,
-                            base,
+                        q, row = tile + bit // PANEL_ROWS, panel + bit % PANEL_ROWS
+                        high, low = ends(
+                            np.float32(products[q - tile, row - panel]),
+                            row,
                             terms,
-                            factors[q],
-                            rows[q],
-                            highs[q],
-                            lows[q],
-                            counts[q],
+                            factors[q, 0],
+                            factors[q, 1],
+                            factors[q, 2],
+                            factors[q, 3],
+                            factors[q, 4],
+                            factors[q, 5],
                         )
-                        counts[q] += highs[q, counts[q]] >= thresholds[q]
+                        if high >= thresholds[q]:
+                            place = counts[q]
+                            rows[q, place] = base + row
+                            highs[q, place] = high
+                            lows[q, place] = low
+                            counts[q] = place + 1
         for q in range(group):
+            fresh = counts[q] - judged[q]
+            if fresh < _FRESH and not (end == total and (fresh > 0 or last)):
+                continue
             thresholds[q], counts[q] = judge(
-                waiting[q],
+                judged[q],
                 base,
                 metric,
                 query,
@@ -185,3 +196,4 @@ def search_panels(
                 heap_ids[q],
                 last and end == total,
             )
+            judged[q] = counts[q]

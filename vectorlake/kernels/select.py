@@ -142,23 +142,21 @@ def _factors(metric: int, facts: Any, dimension: int, largest: float, unit: floa
 
 
 @inner
-def note(
+def ends(
     product: Any,
     row: int,
-    base: int,
     terms: Any,
-    factors: Any,
-    rows: Any,
-    highs: Any,
-    lows: Any,
-    place: int,
-) -> None:
-    """Write a row down as a candidate, by its product with the query."""
-    blur = factors[1] * terms[1, row] + factors[2] * terms[2, row] + factors[4] * terms[4, row]
-    middle = product * factors[0] * terms[0, row] + factors[3] * terms[3, row]
-    rows[place] = base + row
-    highs[place] = middle + blur
-    lows[place] = middle - blur - factors[5] if middle < _ALL else _NONE
+    scale: Any,
+    norm_factor: Any,
+    error: Any,
+    weight: Any,
+    tail: Any,
+    slack: Any,
+) -> Any:
+    """The most and the least that a row's nearness is, by its product with the query and the query's factors."""
+    blur = norm_factor * terms[1, row] + error * terms[2, row] + tail * terms[4, row]
+    middle = product * scale * terms[0, row] + weight * terms[3, row]
+    return middle + blur, middle - blur - slack if middle < _ALL else _NONE
 
 
 @inner
@@ -198,7 +196,10 @@ def _sift(
                 product = np.float32(carray(pointer_to(place, np.int32(0)), (PANEL_ROWS,))[j])
             else:
                 product = carray(pointer_to(place, np.float32(0)), (PANEL_ROWS,))[j]
-            note(product, row + j, base, terms, factors, rows, highs, lows, count)
+            high, low = ends(product, row + j, terms, scale, norm_factor, error, weight, tail, factors[5])
+            rows[count] = base + row + j
+            highs[count] = high
+            lows[count] = low
             count += 1
     return count
 
