@@ -12,7 +12,7 @@ import pytest
 from world import World, replacements
 
 STEPS = int(os.environ.get("VECTORLAKE_STEPS", "100"))
-SEEDS: list[int | None] = [*range(16), None]
+SEEDS: list[int | None] = [*range(10), None]
 """None: a fresh seed."""
 FORMATS = {0: "parquet", 1: "lance", 2: "vortex"}
 """Seeds that run with other formats than the one that users get for small writes, which is the quickest."""
