@@ -3,7 +3,7 @@
 # STEPS, RUNS and SEED (of simulate), EXTRAS (of wheels).
 
 PYTHON  ?= python3
-WORKERS ?= 2
+WORKERS ?= 3
 ARGS    ?=
 STEPS   ?= 2000
 RUNS    ?= 20

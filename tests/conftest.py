@@ -3,6 +3,7 @@ process runs what."""
 
 from __future__ import annotations
 
+import pickle
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from filelock import FileLock
 
 from vectorlake.testing.s3 import S3Server, s3_server
 
@@ -67,11 +69,20 @@ def s3() -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="session")
-def kills(tmp_path_factory: pytest.TempPathFactory) -> Kills:
-    """What jobs leave that nobody disturbs, for tests that kill their workers and drivers."""
+def kills(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Kills:
+    """What jobs leave that nobody disturbs, for tests that kill their workers and drivers: made once in a run."""
     from job_kills import Kills
 
-    return Kills.prepare(tmp_path_factory.mktemp("kills"))
+    if worker_id == "master":
+        return Kills.prepare(tmp_path_factory.mktemp("kills"))
+    folder = tmp_path_factory.getbasetemp().parent / "kills"
+    made = folder / "kills.pickle"
+    with FileLock(folder.with_suffix(".lock")):
+        if not made.exists():
+            folder.mkdir()
+            made.write_bytes(pickle.dumps(Kills.prepare(folder)))
+    found: Kills = pickle.loads(made.read_bytes())
+    return found
 
 
 @pytest.fixture

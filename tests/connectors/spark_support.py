@@ -27,6 +27,10 @@ CONFIG = {
     "spark.sql.shuffle.partitions": "2",
     "spark.ui.showConsoleProgress": "false",
     "spark.log.level": "OFF",
+    "spark.python.daemon.module": "spark_daemon",
+    # Java code for each query, compiled for a few rows, takes longer than it saves.
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
 }
 
 
@@ -56,6 +60,8 @@ def session(*, cores: int = 2) -> Any:
     """The session, with so many tasks at a time; a new one if somebody has stopped it. It ends with the process."""
     import vectorlake_spark
 
-    return vectorlake_spark.session(
-        f"local[{cores}]", config={**CONFIG, "spark.sql.warehouse.dir": str(warehouse() / "warehouse")}
-    )
+    config = {**CONFIG, "spark.sql.warehouse.dir": str(warehouse() / "warehouse")}
+    with pytest.MonkeyPatch.context() as patch:
+        # Of the JVM, and so of the daemon.
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        return vectorlake_spark.session(f"local[{cores}]", config=config)
