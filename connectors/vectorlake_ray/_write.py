@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -208,12 +209,30 @@ def _arrow_schema(ds: Dataset) -> pa.Schema:
 
 
 def run_plainly(run: Callable[[], T]) -> T:
-    """Run something on Ray; what vectorlake says on a worker is raised as it is, without what Ray says around it."""
+    """Run something on Ray; what vectorlake says on a worker is raised as it is, without what Ray says around it.
+
+    A dataset that failed gives back the cores of its actors, even where the error is kept.
+    """
     try:
         return run()
     except RayTaskError as e:
+        _let_go(e)
         cause = e.cause
         if not isinstance(cause, VectorlakeError):
             raise
         cause.args = (str(cause).partition(_ADVICE)[0],)
         raise cause from None
+
+
+def _let_go(error: BaseException) -> None:
+    """Cut off the frames that an error passed through, and the errors before it: variables there hold the handles of actors,
+    which live, and keep their cores, as long as anybody holds these. Ray's own cycles hold them too."""
+    seen: set[int] = set()
+    chain: list[BaseException | None] = [error]
+    while chain:
+        one = chain.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            chain += [one.__context__, one.__cause__]
+    gc.collect()

@@ -468,12 +468,31 @@ def test_inputs_replaced_meanwhile_are_a_conflict(items: vl.Table) -> None:
             lambda batch: ["a"] * batch.num_rows,
             "row ids .* to .*: the function returned list, which is no int64",
         ),
+        (lambda batch: batch.num_rows // 0, "ZeroDivisionError"),
     ],
 )
-def test_a_function_that_returns_something_else(items: vl.Table, function: Any, message: str) -> None:
-    with pytest.raises(InvalidInputError, match=message):
-        vectorlake_ray.add_column(items, "bad", function, type=pa.int64(), inputs=["id"], concurrency=1)
+def test_a_function_that_fails_changes_nothing_and_keeps_no_cores(
+    items: vl.Table, function: Any, message: str
+) -> None:
+    logging.disable()  # pytest keeps what is logged, errors with their frames among it
+    gc.disable()
+    try:
+        with pytest.raises((InvalidInputError, ZeroDivisionError), match=message) as kept:
+            vectorlake_ray.add_column(items, "bad", function, type=pa.int64(), inputs=["id"], concurrency=1)
+        _wait_for_all_cores()
+        assert kept.value.__traceback__ is not None
+    finally:
+        gc.enable()
+        logging.disable(logging.NOTSET)
     assert items.refresh().version == 2
+
+
+def _wait_for_all_cores() -> None:
+    """Ray tells a little later that an actor is gone."""
+    until = time.monotonic() + 30
+    while ray.available_resources().get("CPU") != 2:
+        assert time.monotonic() < until, ray.available_resources()
+        time.sleep(0.1)
 
 
 def test_bad_arguments_for_columns(items: vl.Table) -> None:
@@ -493,17 +512,8 @@ def test_bad_arguments_for_columns(items: vl.Table) -> None:
 # --- jobs ---
 
 
-def free_all_cores() -> None:
-    """Let go of what failed before: errors hold the frames, these the actors, of a dataset until they are collected."""
-    until = time.monotonic() + 60
-    while ray.available_resources().get("CPU") != 2:
-        assert time.monotonic() < until, ray.available_resources()
-        gc.collect()
-        time.sleep(0.1)
-
-
 def test_a_worker_that_dies_is_told() -> None:
-    free_all_cores()  # all of which the worker takes
+    _wait_for_all_cores()  # all of which the worker takes
     executor = executor_named("ray")
     assert (executor.capacity(None).workers, executor.capacity(1).threads) == (2, 2)
     calls = [Call("t1", "stage", b"not a task")]
