@@ -509,6 +509,17 @@ def test_bad_arguments_for_columns(items: vl.Table) -> None:
         vectorlake_ray.write_column(twice, items, "c", type=pa.int64())
 
 
+# --- documentation ---
+
+
+def test_the_page_shows_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from test_docs import ROOT, blocks, run_python  # workers, which import this module, have no such path
+
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "ray.md"
+    run_python(page, blocks(page))
+
+
 # --- jobs ---
 
 

@@ -31,6 +31,8 @@ LINKED = [
     *sorted((ROOT / "docs" / "spec").glob("*.md")),
     *sorted((ROOT / "docs" / "rfcs").glob("*.md")),
 ]
+RUN_ELSEWHERE = {"ray": "tests/connectors/test_ray.py, in the cluster that it has"}
+"""Pages that another test runs, since what they need takes long to start."""
 NOT_RUN = "# not run: "
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -64,7 +66,9 @@ def run_python(page: Path, found: list[Block]) -> None:
             exec(code, namespace)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, id=page.stem) for page in PAGES if page.stem not in RUN_ELSEWHERE]
+)
 def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
