@@ -12,16 +12,14 @@ from pyspark import TaskContext
 from pyspark.sql.datasource import DataSourceArrowWriter, WriterCommitMessage
 from pyspark.sql.types import StructType
 
-from vectorlake import AlreadyExistsError, InvalidInputError, NotFoundError, Table
+from vectorlake import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError
 from vectorlake.extend import (
+    IntoNewTable,
+    IntoTable,
     StagedRows,
     StageMode,
     StreamPosition,
-    TableRef,
     WriteMode,
-    commit_staged,
-    discard_staged,
-    stage_rows,
 )
 from vectorlake_spark._failing import failing_briefly
 from vectorlake_spark._options import Options
@@ -33,31 +31,28 @@ _QUERY_ID = "sql.streaming.queryId"
 
 @dataclass(frozen=True)
 class Staged(WriterCommitMessage):
-    """What a task wrote, and for which streaming query."""
+    """What a task wrote: whether for a table that was not there yet, and for which streaming query."""
 
     rows: StagedRows
+    new: bool
     query: str | None = None
 
 
 @dataclass(frozen=True)
 class Target:
-    """The table that a frame is written into.
+    """What a frame is written into.
 
     Attributes:
-        table: at the version at which the write was planned; rows are conformed to its columns.
-        mode: what happens to the rows that are there; append and overwrite create a table where there is none.
+        destination: a table, at the version at which the write was planned, or one that appears with the rows.
         schema: the frame's.
-        created: whether the table was created for this write, and goes if it fails.
     """
 
-    table: TableRef
-    mode: WriteMode
+    destination: IntoTable | IntoNewTable
     schema: StructType
-    created: bool = False
 
     @classmethod
     def plan(cls, options: Options, schema: StructType, *, overwrite: bool) -> Self:
-        """Open the table, or create it.
+        """Find the table, or what a new one is to be like.
 
         Raises:
             InvalidInputError: an unknown mode or one that contradicts Spark's, a version to write to, columns that make no
@@ -81,12 +76,12 @@ class Target:
         except NotFoundError:
             if options.location.branch is not None:
                 raise
-            return cls(_create(options, schema).ref, mode, schema, created=True)
+            return cls(_new_table(options, mode, schema), schema)
         if mode is WriteMode.CREATE:
             raise AlreadyExistsError(
                 f"there is a table at {table.uri} already: append to it, or overwrite it"
             )
-        return cls(table.ref, mode, schema)
+        return cls(IntoTable(table.ref, StageMode(mode.value)), schema)
 
     def stage(self, batches: Iterator[pa.RecordBatch]) -> Staged:
         """Write a task's rows to files that nobody refers to yet.
@@ -97,27 +92,33 @@ class Target:
         first = next(batches, None)
         schema = arrow_schema(self.schema) if first is None else first.schema
         rows = itertools.chain(() if first is None else (first,), batches)
-        staged = stage_rows(self.table.open(), pa.RecordBatchReader.from_batches(schema, rows))
+        staged = self.destination.stage(pa.RecordBatchReader.from_batches(schema, rows))
         context = TaskContext.get()
-        return Staged(staged, None if context is None else context.getLocalProperty(_QUERY_ID))
+        query = None if context is None else context.getLocalProperty(_QUERY_ID)
+        return Staged(staged, isinstance(self.destination, IntoNewTable), query)
 
     def commit(self, messages: Sequence[Staged], position: StreamPosition | None = None) -> None:
-        """Make what all tasks staged one version; with a position, exactly once."""
+        """Make what all tasks staged one version; with a position, exactly once.
+
+        Raises:
+            ConflictError: others created the table after tasks of a stream had written for a new one.
+        """
         staged = [message.rows for message in messages]
-        commit_staged(self.table.open_head(), staged, mode=_stage_mode(self.mode), position=position)
+        if isinstance(self.destination, IntoTable) and any(message.new for message in messages):
+            self.destination.discard(staged)
+            raise ConflictError(
+                f"others created {self.destination.table.uri} meanwhile; nothing was written: start the query again"
+            )
+        self.destination.commit(staged, position=position)
 
     def abort(self, messages: Sequence[Staged | None]) -> None:
-        """Remove what tasks staged, and the table if it was created for them.
+        """Remove what tasks staged.
 
         A task that failed is None among the messages. Where none is, Spark gives up since the commit failed, maybe after it
         took place: then the files stay, and `Table.collect_orphans` removes them if nobody refers to them.
         """
-        if None not in messages:
-            return
-        table = self.table.open_head()
-        discard_staged(table, [message.rows for message in messages if message is not None])
-        if self.created and table.refresh().version == self.table.version:
-            table.store.delete([info.path for info in table.store.list()])
+        if None in messages:
+            self.destination.discard([message.rows for message in messages if message is not None])
 
 
 class Writer(DataSourceArrowWriter):
@@ -147,10 +148,6 @@ class Writer(DataSourceArrowWriter):
             self._target.abort(messages)
 
 
-def _stage_mode(mode: WriteMode) -> StageMode:
-    return StageMode.APPEND if mode is WriteMode.CREATE else StageMode(mode.value)
-
-
 def _mode(options: Options, *, overwrite: bool) -> WriteMode:
     sparks = WriteMode.OVERWRITE if overwrite else WriteMode.APPEND
     if options.mode is None:
@@ -163,12 +160,14 @@ def _mode(options: Options, *, overwrite: bool) -> WriteMode:
     return mode
 
 
-def _create(options: Options, schema: StructType) -> Table:
+def _new_table(options: Options, mode: WriteMode, schema: StructType) -> IntoNewTable:
+    if mode is WriteMode.UPSERT and not options.primary_key:
+        raise InvalidInputError(
+            "there is no table to upsert into, and a new one needs a primary key for it: name its columns with the option "
+            "'primaryKey'"
+        )
     lake, name = options.location.lake()
     columns = stored_schema(schema, options.vectors)
-    key = list(options.primary_key)
-    if key:  # A frame's columns allow nulls, a key doesn't: rows are checked when they are written.
-        columns = pa.schema(
-            [field.with_nullable(field.nullable and field.name not in key) for field in columns]
-        )
-    return lake.create_table(name, columns, primary_key=key, properties=options.properties)
+    return IntoNewTable.plan(
+        lake, name, columns, primary_key=options.primary_key, properties=options.properties
+    )

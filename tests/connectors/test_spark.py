@@ -269,10 +269,18 @@ def test_columns_are_matched_by_name_and_missing_ones_are_null(spark: Any, lake:
     ]
 
 
-def test_writing_where_no_table_is_creates_one(spark: Any, lake: vl.Lake) -> None:
+def test_writing_where_no_table_is_creates_one_with_its_rows(spark: Any, lake: vl.Lake) -> None:
+    uri = lake.uri
+
+    def before(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            assert not vl.connect(uri).exists("made.items")
+            yield batch
+
     frame = spark.createDataFrame(rows_from(0, 5)).repartition(2)
     (
-        frame.write.format("vectorlake")
+        frame.mapInArrow(before, frame.schema)
+        .write.format("vectorlake")
         .mode("append")
         .option("vector.vec", "3, f16")
         .option("primaryKey", "id")
@@ -284,14 +292,21 @@ def test_writing_where_no_table_is_creates_one(spark: Any, lake: vl.Lake) -> Non
     assert table.snapshot.primary_key == (table.snapshot.schema.field("id").id,)
     assert table.properties["write.scalar-format"] == "parquet"
     assert sorted(table.to_arrow()["id"].to_pylist()) == [0, 1, 2, 3, 4]
+    assert [(one.version, one.operation) for one in table.history()] == [(1, "create")]
+    assert table.verify() == []
 
 
 def test_the_calls_of_the_other_connectors(spark: Any, lake: vl.Lake) -> None:
     frame = spark.createDataFrame(rows_from(0, 5))
     table = vectorlake_spark.create_table(frame, lake, "ns.new", primary_key=["id"], vectors={"vec": 3})
-    assert (table.count(), table.schema.field("vec").type) == (5, vl.vector(3))
+    assert (table.version, table.count(), table.schema.field("vec").type) == (1, 5, vl.vector(3))
     with pytest.raises(Exception, match=r"there is a table at .* already"):
         vectorlake_spark.create_table(frame, lake, "ns.new")
+    with pytest.raises(Exception, match="a new one needs a primary key"):
+        vectorlake_spark.upsert(frame, lake, "x.keyless")
+    with pytest.raises(Exception, match="5 primary keys occur more than once in the data"):
+        vectorlake_spark.create_table(frame.union(frame), lake, "x.twice", primary_key=["id"])
+    assert (lake.tables(), list(lake.store.list("x"))) == (["ns.new"], [])
     assert vectorlake_spark.write(spark.createDataFrame(rows_from(5, 2)), lake, "ns.new").count() == 7
     changed = spark.createDataFrame([(6, "changed"), (7, "new")], "id long, name string").repartition(2)
     table = vectorlake_spark.upsert(changed, lake, "ns.new")
@@ -335,7 +350,7 @@ def test_a_failed_write_leaves_nothing(spark: Any, lake: vl.Lake) -> None:
     assert {info.path for info in table.store.list()} == before
     with pytest.raises(Exception, match="no such luck"):
         source.mapInArrow(bad, "id long").write.format("vectorlake").mode("append").save(f"{lake.uri}/x/y")
-    assert lake.tables() == ["ns.items"]
+    assert (lake.tables(), list(lake.store.list("x"))) == (["ns.items"], [])
 
 
 def test_rows_that_do_not_fit_are_refused_with_the_reason(spark: Any, lake: vl.Lake) -> None:
@@ -376,6 +391,13 @@ def test_a_table_of_sparks_catalog_shows_the_newest_version(spark: Any, lake: vl
     finally:
         spark.sql("DROP TABLE catalog_items")
     assert lake.table("ns.items").count() == 1
+
+
+def test_a_table_of_sparks_catalog_is_not_created_from_a_query(spark: Any, lake: vl.Lake) -> None:
+    """Spark hands neither options nor path to a source of which it asks a writer for a CREATE TABLE … AS SELECT."""
+    with pytest.raises(Exception, match="doesn't tell a Python data source which table it inserts into"):
+        spark.sql(f"CREATE TABLE made USING vectorlake OPTIONS (path '{lake.uri}/ns/made') AS SELECT 1 AS id")
+    assert (lake.tables(), spark.catalog.tableExists("made")) == ([], False)
 
 
 def test_an_insert_never_goes_into_the_table_that_it_reads(spark: Any, lake: vl.Lake) -> None:

@@ -65,6 +65,7 @@ def test_a_stream_goes_on_where_it_stopped_and_commits_each_batch_once(
     sink, checkpoint = f"{lake.uri}/ns/sink", tmp_path / "checkpoint"
     assert run(stream(spark, source), sink, checkpoint) == [10]
     copied = lake.table("ns.sink")
+    assert copied.version == 1
     assert copied.schema.field("vec").type == vl.vector(2)
     source.append(rows(10, 15))
     source.compact()

@@ -11,7 +11,7 @@ import pytest
 
 import vectorlake as vl
 from vectorlake.errors import AlreadyExistsError, InvalidInputError
-from vectorlake.extend import Destination, IntoNewTable, IntoTable, StagedRows, StageMode
+from vectorlake.extend import Destination, IntoNewTable, IntoTable, StagedRows, StageMode, StreamPosition
 
 COLUMNS = pa.schema([("id", pa.int64()), ("name", pa.string()), ("vec", vl.vector(2))])
 
@@ -123,6 +123,16 @@ def test_into_a_table_that_is_there(lake: vl.Lake, mode: str, count: int) -> Non
     left = files(lake)
     into.discard([into.stage(rows(100, 103))])
     assert files(lake) == left
+
+
+def test_a_stream_that_makes_its_table_commits_each_epoch_once(lake: vl.Lake) -> None:
+    first, second = StreamPosition("s", 0), StreamPosition("s", 1)
+    new = IntoNewTable.plan(lake, "ns.new", COLUMNS)
+    table = new.commit([stage(new, 0, 3)], position=first)
+    assert (table.version, table.properties["stream.s"]) == (1, "0")
+    into = IntoTable(table.ref)
+    assert into.commit([stage(into, 0, 3)], position=first).refresh().version == 1
+    assert into.commit([stage(into, 3, 5)], position=second).to_arrow()["id"].to_pylist() == [0, 1, 2, 3, 4]
 
 
 def test_a_lake_in_another_process(lake: vl.Lake) -> None:

@@ -17,7 +17,14 @@ from vectorlake.table.create import check_distinct, planned
 from vectorlake.table.ingest import as_reader, check_columns, conforming
 from vectorlake.table.key_segments import KeyCollector
 from vectorlake.table.ref import TableRef
-from vectorlake.table.staging import StagedRows, StageMode, commit_staged, discard_staged, stage_rows
+from vectorlake.table.staging import (
+    StagedRows,
+    StageMode,
+    StreamPosition,
+    commit_staged,
+    discard_staged,
+    stage_rows,
+)
 from vectorlake.table.table import Table
 from vectorlake.table.writer import discard, write_fragments
 
@@ -32,8 +39,8 @@ class Destination(Protocol):
             InvalidInputError: columns or values that don't fit; nothing is left.
         """
 
-    def commit(self, staged: Sequence[StagedRows]) -> Table:
-        """Make visible what all workers staged, in the order given, as one version.
+    def commit(self, staged: Sequence[StagedRows], *, position: StreamPosition | None = None) -> Table:
+        """Make visible what all workers staged, in the order given, as one version; with a position, exactly once.
 
         Raises:
             InvalidInputError: a primary key twice among the rows.
@@ -59,9 +66,9 @@ class IntoTable:
     def stage(self, data: object) -> StagedRows:
         return stage_rows(self.table.open(), data)
 
-    def commit(self, staged: Sequence[StagedRows]) -> Table:
+    def commit(self, staged: Sequence[StagedRows], *, position: StreamPosition | None = None) -> Table:
         table = self.table.open_head()
-        commit_staged(table, staged, mode=self.mode)
+        commit_staged(table, staged, mode=self.mode, position=position)
         return table
 
     def discard(self, staged: Sequence[StagedRows]) -> None:
@@ -116,7 +123,8 @@ class IntoNewTable:
             properties=self.properties,
         )
 
-    def commit(self, staged: Sequence[StagedRows]) -> Table:
+    def commit(self, staged: Sequence[StagedRows], *, position: StreamPosition | None = None) -> Table:
+        reached = {} if position is None else position.properties
         try:
             return create_staged(
                 self.lake,
@@ -124,7 +132,7 @@ class IntoNewTable:
                 self.schema,
                 staged,
                 primary_key=self.primary_key,
-                properties=self.properties,
+                properties={**self.properties, **reached},
             )
         except AlreadyExistsError:
             self.discard(staged)

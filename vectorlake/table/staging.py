@@ -73,6 +73,11 @@ class StreamPosition:
         """The table property that holds the last epoch."""
         return f"{_STREAM}{self.stream}"
 
+    @property
+    def properties(self) -> dict[str, str]:
+        """What a commit with this position sets."""
+        return {self.key: str(self.epoch)}
+
     def committed_in(self, snapshot: Snapshot) -> bool:
         """Whether the snapshot holds what was committed with this position, or a later one."""
         last = snapshot.properties.get(self.key)
@@ -209,7 +214,7 @@ def commit_staged(
         return _upsert(table, fragments, _columns(staged), position)
     rows = sum(fragment.row_count for fragment in fragments)
     guard = _guard(table.view, fragments)
-    properties = {} if position is None else {position.key: str(position.epoch)}
+    properties = {} if position is None else position.properties
 
     def build(head: Snapshot) -> Delta | None:
         if position is not None and position.committed_in(head):
@@ -287,7 +292,7 @@ def _upsert(
     else:
         with table.transaction() as tx:
             tx.upsert(rows)
-            tx.set_properties({position.key: str(position.epoch)})
+            tx.set_properties(position.properties)
         snapshot = table.snapshot
     # An upsert writes the rows that it changes anew: of the staged files it keeps none.
     discard(table.store, fragments)
