@@ -22,11 +22,11 @@ except ImportError as e:
 
 from vectorlake.extend import WriteMode
 from vectorlake_duckdb._catalog import attach, detach, find_attached, refresh
-from vectorlake_duckdb._relations import knn, read
+from vectorlake_duckdb._relations import knn, knn_join, read
 from vectorlake_duckdb._write import Query
 from vectorlake_duckdb._write import write as _write
 
-__all__ = ["WriteMode", "attach", "create_table", "detach", "knn", "read", "refresh", "write"]
+__all__ = ["WriteMode", "attach", "create_table", "detach", "knn", "knn_join", "read", "refresh", "write"]
 
 
 def write(

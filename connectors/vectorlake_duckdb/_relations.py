@@ -9,9 +9,10 @@ import duckdb
 import pyarrow as pa
 
 from vectorlake import Table
-from vectorlake.extend import pinned_table
+from vectorlake.extend import found_columns, free_names, pinned_table, query_column
 from vectorlake_duckdb._read import FixedHandle, Pins, TableSource
 from vectorlake_duckdb._types import shown_batches, shown_schema
+from vectorlake_duckdb._write import Query
 
 
 def read(
@@ -68,7 +69,50 @@ def knn(
     Raises:
         InvalidInputError, NotFoundError: what `Table.knn` refuses.
     """
-    found = table.knn(queries, k=k, columns=columns, **options)
-    shown = shown_schema(found.schema)
-    batches = shown_batches(iter(found.combine_chunks().to_batches()), shown)
-    return con.from_arrow(pa.Table.from_batches(batches, shown))
+    return con.from_arrow(_shown(table.knn(queries, k=k, columns=columns, **options)))
+
+
+def knn_join(
+    con: duckdb.DuckDBPyConnection,
+    queries: Query,
+    table: Table,
+    k: int | None = 10,
+    *,
+    vec: str | None = None,
+    columns: Sequence[str] | None = None,
+    **options: Any,
+) -> duckdb.DuckDBPyRelation:
+    """The nearest rows of a table for every row of a query or relation, as a relation; searched at once, all in one search.
+
+    Args:
+        con: the connection to run the query on, and that the relation belongs to.
+        queries: a SELECT, or a relation, with a column of vectors (arrays, or lists of one length); a null vector has no
+            matches. All of its rows are held in memory.
+        table: a table, or a version of it.
+        k: neighbours a query; None for all within `max_distance`.
+        vec: the column of vectors; may be left out if there is one only.
+        columns: columns of the rows found; all but vectors by default.
+        options: as `Table.knn` takes them.
+
+    Returns:
+        The query's columns, `rank`, `row_id`, `distance`, and `columns`, in the order of queries and ranks. A column whose
+        name is taken gets `_1`.
+
+    Raises:
+        NotFoundError: the query has no column `vec`, or the table none of `columns`.
+        InvalidInputError: what `Table.knn` refuses, another dimension among it.
+        duckdb.Error: the query failed.
+    """
+    asked = (con.sql(queries) if isinstance(queries, str) else queries).to_arrow_table()
+    vectors = asked[query_column(asked.schema, vec)]
+    found = table.knn(vectors, k=k, columns=found_columns(table, columns), **options)
+    matches = _shown(found.drop_columns("query"))
+    rows = asked.take(found["query"])
+    names = [*rows.column_names, *free_names(rows.column_names, matches.column_names)]
+    return con.from_arrow(pa.table([*rows.columns, *matches.columns], names=names))
+
+
+def _shown(found: pa.Table) -> pa.Table:
+    """Matches in types that DuckDB has."""
+    schema = shown_schema(found.schema)
+    return pa.Table.from_batches(shown_batches(iter(found.combine_chunks().to_batches()), schema), schema)

@@ -68,6 +68,33 @@ def test_nearest_rows(con: Any, table: vl.Table) -> None:
     assert none.aggregate("count(*)").fetchall() == [(0,)]
 
 
+def test_a_join_has_the_columns_of_both_sides(con: Any, table: vl.Table) -> None:
+    asked = "SELECT id, 'q' AS name, [id, 1, 0, -1]::FLOAT[4] AS v FROM range(3) AS r(id) ORDER BY id DESC"
+    found = vectorlake_duckdb.knn_join(con, asked, table, 2, filter="id < 50")
+    vectors = np.array([[i, 1, 0, -1] for i in (2, 1, 0)], "f4")
+    expected = table.knn(vectors, k=2, columns=["id", "a b", "price"], filter="id < 50")
+    assert found.columns == ["id", "name", "v", "rank", "row_id", "distance", "id_1", "a b", "price"]
+    beside = found.select('rank, row_id, distance, id_1 AS id, "a b", price').to_arrow_table()
+    assert str(beside.to_pylist()) == str(expected.drop_columns("query").to_pylist())
+    assert [row[0] for row in found.select("id").fetchall()] == [2, 2, 1, 1, 0, 0]
+    lists = con.sql("SELECT * FROM (VALUES ([1, 0.5, 0, 0]), (NULL)) AS t(v)")
+    assert vectorlake_duckdb.knn_join(con, lists, table, 1, columns=[]).columns == [
+        *("v", "rank", "row_id", "distance")
+    ]
+    for given, error, message in [
+        (
+            {"queries": "SELECT 1 AS id"},
+            vl.InvalidInputError,
+            "must have one column of vectors, but have none",
+        ),
+        ({"queries": lists, "vec": "w"}, vl.NotFoundError, "no column 'w'"),
+        ({"queries": "SELECT [1, 2] AS v"}, vl.InvalidInputError, "have dimension 2"),
+        ({"queries": "SELECT nothing"}, duckdb.BinderException, "nothing"),
+    ]:
+        with pytest.raises(error, match=message):
+            vectorlake_duckdb.knn_join(con, table=table, **given)
+
+
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [

@@ -67,9 +67,14 @@ class DuckDB(Engine):
         with duckdb.connect() as con:
             vectorlake_duckdb.attach(con, lake_of(table))
             con.register("queries", numbered(queries))
-            return con.sql(
+            found = con.sql(
                 f"SELECT query, rank, row_id, distance FROM knn_join('queries', '{table.name}', {k}, vec := 'vector'{given})"
             ).to_arrow_table()
+            joined = vectorlake_duckdb.knn_join(
+                con, "FROM queries", table, k, vec="vector", columns=[], **options
+            )
+            assert joined.project("query, rank, row_id, distance").to_arrow_table().equals(found)
+            return found
 
     def metadata(self, table: vl.Table, name: str) -> pa.Table:
         return self.sql(lake_of(table), f"SELECT * FROM lake.table_{name}('{table.name}')")
