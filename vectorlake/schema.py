@@ -483,6 +483,19 @@ def plain_columns(schema: Schema) -> list[str]:
     return [field.name for field in schema.fields if not holds_vectors(field.type)]
 
 
+def lists_of_numbers(schema: pa.Schema) -> list[str]:
+    """The columns of a frame that can hold query vectors: lists, of any kind, of numbers."""
+    t = pa.types
+    found = []
+    for field in schema:
+        kind = field.type.storage_type if isinstance(field.type, pa.BaseExtensionType) else field.type
+        if t.is_fixed_size_list(kind) or t.is_list(kind) or t.is_large_list(kind) or t.is_list_view(kind):
+            element = kind.value_type
+            if t.is_floating(element) or t.is_integer(element) or t.is_decimal(element):
+                found.append(field.name)
+    return found
+
+
 def describe(kind: Type, logical: str | None = None) -> str:
     """A type in the words that `vectorlake schema` and errors use, e.g. `vector(384, f32)`."""
     if logical:

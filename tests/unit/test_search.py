@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 import vectorlake as vl
+from vectorlake.extend import query_column
 from vectorlake.kernels import Metric, pairwise_distances
 
 ROWS, DIMENSION = 300, 12
@@ -154,6 +155,34 @@ QUERY_FORMS: dict[str, Any] = {
 def test_queries_in_any_form_give_the_same_answer(form: str) -> None:
     table, vectors, _ = make_table()
     assert table.knn(QUERY_FORMS[form](vectors[:4]), k=3).equals(table.knn(vectors[:4], k=3))
+
+
+@pytest.mark.parametrize(
+    ("kind", "counts"),
+    [
+        (pa.list_(pa.float32(), 2), True),
+        (pa.large_list(pa.int8()), True),
+        (pa.list_(pa.decimal128(3, 1)), True),
+        (vl.vector(2), True),
+        (pa.list_(pa.string()), False),
+        (pa.list_(pa.list_(pa.float32())), False),
+        (pa.float32(), False),
+    ],
+)
+def test_which_column_of_a_frame_holds_the_queries(kind: pa.DataType, counts: bool) -> None:
+    """Frames of engines and tables given to `knn` go by one rule."""
+    one = pa.table({"vec": pa.array([[1.0, 0.0]], vl.vector(2))})
+    table = vl.connect("memory://").create_table("t", one)
+    asked = pa.table({"tags": pa.array([["a"]]), "a": pa.array([[1.0, 2.0]]), "b": pa.nulls(1, kind)})
+    schema = pa.schema([pa.field("tags", pa.list_(pa.string())), pa.field("b", kind)])
+    if counts:
+        assert query_column(schema, None) == "b"
+        with pytest.raises(vl.InvalidInputError, match="one vector column, it has a, b"):
+            table.knn(asked, "vec", k=1)
+    else:
+        with pytest.raises(vl.InvalidInputError, match="one column of vectors, but have none"):
+            query_column(schema, None)
+        assert table.knn(asked, "vec", k=1)["distance"].to_pylist() == [4.0]
 
 
 def test_one_vector_and_none_and_null_queries() -> None:

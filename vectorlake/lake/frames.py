@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from vectorlake.errors import InvalidInputError, NotFoundError
-from vectorlake.schema import did_you_mean, plain_columns
+from vectorlake.schema import did_you_mean, lists_of_numbers, plain_columns
 from vectorlake.table.table import Table
 
 
@@ -32,7 +32,7 @@ def query_column(schema: pa.Schema, vec: str | None) -> str:
     """The column of query vectors of a frame: the one that is named, or the only list of numbers.
 
     Args:
-        schema: the frame's columns, in storage types.
+        schema: the frame's columns.
         vec: the name, if one was given.
 
     Raises:
@@ -43,17 +43,10 @@ def query_column(schema: pa.Schema, vec: str | None) -> str:
         if vec not in schema.names:
             raise NotFoundError(f"the queries have no column {vec!r}{did_you_mean(vec, schema.names)}")
         return vec
-    vectors: list[str] = [field.name for field in schema if _holds_numbers(field.type)]
+    vectors = lists_of_numbers(schema)
     if len(vectors) != 1:
         found = f"{len(vectors)} ({', '.join(vectors)})" if vectors else "none"
         raise InvalidInputError(
             f"the queries must have one column of vectors, but have {found}: name it, vec=…"
         )
     return vectors[0]
-
-
-def _holds_numbers(kind: pa.DataType) -> bool:
-    t = pa.types
-    if not (t.is_fixed_size_list(kind) or t.is_list(kind) or t.is_large_list(kind)):
-        return False
-    return bool(t.is_floating(kind.value_type) or t.is_integer(kind.value_type))

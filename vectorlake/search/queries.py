@@ -23,6 +23,7 @@ from vectorlake.schema import (
     is_multivector,
     is_vector,
     listing,
+    lists_of_numbers,
     storage_array,
 )
 from vectorlake.table.indexable import check_bits
@@ -225,13 +226,7 @@ def _refuse_null() -> pa.Array:
 
 
 def _from_table(table: pa.Table, column: Field) -> tuple[np.ndarray, np.ndarray | None]:
-    names = [
-        field.name
-        for field in table.schema
-        if pa.types.is_fixed_size_list(field.type)
-        or pa.types.is_list(field.type)
-        or pa.types.is_large_list(field.type)
-    ]
+    names = lists_of_numbers(table.schema)
     if column.name in names:
         names = [column.name]
     if len(names) != 1:
