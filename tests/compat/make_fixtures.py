@@ -6,7 +6,8 @@ writes `tests/compat/fixtures/<release>/`, a lake with fixed ids and times:
 
 - `formats/<scalar format>_<vector format>`: every pair of data-file formats, with deleted rows;
 - `types/<format>`: a column of every kind of type;
-- `history/evolved`: schema changes, backfills, deletes, a tag and a restore; every version is read.
+- `history/evolved`: schema changes, backfills, deletes, a tag and a restore; every version is read;
+- `arranged/balls`: rows sorted by cluster, with the bounding balls of their vectors.
 
 `expected/<table>.<version>.arrow` holds the rows, made from the same literals and not by reading the table. Fixtures of
 a release are never changed: the script refuses to write over them.
@@ -42,6 +43,7 @@ def make(folder: Path) -> None:
             make_pair(lake, folder, scalars, vectors)
         make_types(lake, folder, scalars)
     make_evolved(lake, folder)
+    make_arranged(lake, folder)
     for hint in folder.rglob("latest"):
         assert hint.read_text().isdigit()
 
@@ -181,6 +183,19 @@ def make_evolved(lake: vl.Lake, folder: Path) -> None:
     table.restore("before-append")
     row_ids = [0, 2, 3, 5]
     seen(id=row_ids, town=towns[:4], address=[home] * 4, score=scores, kind=["plain"] * 4)
+
+
+def make_arranged(lake: vl.Lake, folder: Path) -> None:
+    """Five clusters, dealt out row by row and then sorted; the vectors of each are within 1 of its corner."""
+    ids = list(range(1200))
+    vectors = [[100.0 * (i % 5 == axis) + (i * (axis + 3) % 16) / 32 for axis in range(4)] for i in ids]
+    schema = pa.schema([("id", pa.int32()), ("cluster", pa.int8()), ("vec", vl.vector(4))])
+    rows = pa.table({"id": ids, "cluster": [i % 5 for i in ids], "vec": vectors}, schema=schema)
+    table = lake.create_table("arranged.balls", rows)
+    table.compact(sort_by=["cluster", "id"])
+    table.delete("id = 7")
+    kept = sorted((i for i in ids if i != 7), key=lambda i: (i % 5, i))
+    expect(folder, table, rows.take(kept).append_column("_row_id", pa.array(kept, pa.int64())))
 
 
 def main() -> int:

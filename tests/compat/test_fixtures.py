@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 import vectorlake as vl
+from vectorlake.kernels import Metric, pairwise_distances
 
 FIXTURES = Path(__file__).parent / "fixtures"
 EXPECTED = sorted(FIXTURES.glob("*/expected/*.arrow"))
@@ -39,6 +40,7 @@ def test_every_release_has_fixtures() -> None:
         "history.evolved",
         "types.vortex",
         "formats.lance_parquet",
+        "arranged.balls",
     }
 
 
@@ -90,6 +92,20 @@ def test_vectors_are_searched(path: Path) -> None:
     assert len(table.knn(np.ones(3), column="half", k=5)) == sum(
         half is not None for half in wanted["half"].to_pylist()
     )
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine", "dot"])
+def test_balls_rule_out_runs_of_an_arranged_table(metric: str) -> None:
+    for path in FIXTURES.glob("*/expected/arranged.balls.*.arrow"):
+        table, wanted = vl.connect(path.parents[1]).table("arranged.balls"), read(path)
+        query = np.array(wanted["vec"].to_pylist()[700]) + 0.125
+        told = table.explain_knn(query, column="vec", k=5, metric=metric)
+        assert 0 < told.runs_skipped < told.runs
+        vectors = np.array(wanted["vec"].to_pylist())
+        distances = pairwise_distances(query.reshape(1, -1), vectors, Metric(metric))[0]
+        order = np.lexsort((wanted["_row_id"].to_numpy(), distances))[:5]
+        assert told.found["row_id"].to_pylist() == wanted["_row_id"].take(order).to_pylist()
+        np.testing.assert_allclose(told.found["distance"].to_numpy(), distances[order], atol=1e-9)
 
 
 def test_tags_and_times_are_found() -> None:

@@ -141,7 +141,7 @@ def fragment_rows(
 ) -> pa.Table:
     count, constants = row["row_count"], json.loads(row["constants"] or "{}")
     columns: dict[str, pa.Array] = {}
-    for field in schema["fields"]:
+    for field in [*schema["fields"], {"id": ROW_ID, "name": "_row_id", "type": "int64"}]:
         holders = [
             f for f in row["files"] if any(x["id"] == field["id"] for x in layouts[f["layout"]]["fields"])
         ]
@@ -153,11 +153,11 @@ def fragment_rows(
             stored = next(x for x in layouts[file["layout"]]["fields"] if x["id"] == field["id"])
             values = data_file(path, file["format"])[stored["name"]].slice(file["row_start"], count)
             columns[field["name"]] = convert(pa.concat_arrays(values.chunks), stored, field)
+        elif field["id"] == ROW_ID:
+            columns["_row_id"] = pa.array(np.arange(count) + row["first_row_id"], pa.int64())
         else:
             literal = constants.get(str(field["id"]), field.get("default"))
             columns[field["name"]] = constant(literal, arrow_type(field["type"]), count)
-    assert all(x["id"] != ROW_ID for layout in layouts for x in layout["fields"])
-    columns["_row_id"] = pa.array(np.arange(count) + row["first_row_id"], pa.int64())
     return pa.table(columns).take(np.setdiff1d(np.arange(count), deleted(root, row["deletes"])))
 
 

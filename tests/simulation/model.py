@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 import vectorlake as vl
 from vectorlake.metadata.snapshot import Snapshot
@@ -220,17 +221,29 @@ def _check_indexes(step: Step) -> None:
 
 
 def check_searches(table: vl.Table, rows: Rows, rng: random.Random) -> None:
-    """A search by each index, everything looked at, finds what the rows say."""
+    """An exact search, and one by each index that looks at everything, find what the rows say."""
+    query, metric, k = _query(rng), rng.choice(["l2", "dot"]), rng.choice([1, 5])
+    found = table.knn(query, "v", k, mode="exact", metric=metric, threads=1)
+    assert _pairs(found) == _nearest(rows, query, metric)[:k], f"v{table.version}, {k} nearest of {query}"
     for index in table.snapshot.indexes:
-        query = np.array([rng.randrange(-3, 4) for _ in range(4)], np.float32)
+        query = _query(rng)
         # A graph may hold nodes that no path reaches.
         graph = index.kind == "graph"
         k = rng.choice([1, 5] if graph else [1, 5, EVERYTHING])
         looked = {"ef" if graph else "nprobe": EVERYTHING, "pool": EVERYTHING}
         found = table.knn(query, "v", k, index=index.name, threads=1, **looked)
-        pairs = list(zip(found["distance"].to_pylist(), found["row_id"].to_pylist(), strict=True))
         wanted = _nearest(rows, query, index.metric)[:k]
-        assert pairs == wanted, f"v{table.version} by {index.name} ({index.kind}), {k} nearest of {query}"
+        assert _pairs(found) == wanted, (
+            f"v{table.version} by {index.name} ({index.kind}), {k} nearest of {query}"
+        )
+
+
+def _query(rng: random.Random) -> np.ndarray:
+    return np.array([rng.randrange(-3, 4) for _ in range(4)], np.float32)
+
+
+def _pairs(found: pa.Table) -> list[tuple[float, int]]:
+    return list(zip(found["distance"].to_pylist(), found["row_id"].to_pylist(), strict=True))
 
 
 def _nearest(rows: Rows, query: np.ndarray, metric: str) -> list[tuple[float, int]]:

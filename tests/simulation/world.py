@@ -36,6 +36,7 @@ import vectorlake as vl
 from vectorlake.metadata.manifest import decode_manifest
 from vectorlake.metadata.snapshot import Snapshot
 from vectorlake.metadata.tombstone import decode_version
+from vectorlake.table import balls
 from vectorlake.table.commit import Committer
 from vectorlake.table.table import Table
 from vectorlake.testing.clocks import SequentialIds
@@ -81,7 +82,7 @@ _processes: dict[int, Process] = {}
 
 
 def replacements() -> Iterator[tuple[Any, str, object]]:
-    """What to set on what, so that vectorlake starts no threads and sleeps by the scheduler."""
+    """What to set on what, so that vectorlake starts no threads, sleeps by the scheduler, and makes balls of few rows."""
     packages = [importlib.import_module(f"vectorlake.{name}") for name in ("table", "search", "index")]
     for found in (
         found
@@ -91,6 +92,9 @@ def replacements() -> Iterator[tuple[Any, str, object]]:
         module = importlib.import_module(found.name)
         if hasattr(module, "ThreadPoolExecutor"):
             yield module, "ThreadPoolExecutor", Inline
+    # Tables here are small: so that sorted ones have balls all the same.
+    for name, rows in (("BALL_ROWS", 4), ("LEAST_RUN", 1), ("MOST_RUN", 4)):
+        yield balls, name, rows
     defaults = Committer.__init__.__kwdefaults__
     assert "sleep" in defaults
     yield Committer.__init__, "__kwdefaults__", {**defaults, "sleep": pause_here}
@@ -425,7 +429,7 @@ class World:
                 files = {ref.path}
                 manifest = decode_manifest(self.disk.objects[f"main/t/{ref.path}"], ref, ref.path)
                 for fragment in manifest.fragments():
-                    named = (*fragment.files, fragment.deletes, fragment.keys)
+                    named = (*fragment.files, fragment.deletes, fragment.keys, *fragment.balls)
                     files |= {file.path for file in named if file is not None}
                 self._manifests[ref.path] = frozenset(files)
             yield from self._manifests[ref.path]
