@@ -68,6 +68,8 @@ def _serve(cores: int) -> None:
         object_store_memory=200 * 1024**2,
         log_to_driver=False,
         logging_level=logging.ERROR,
+        # Else it starts a worker for each core, of which the first driver needs two.
+        _system_config={"prestart_worker_first_driver": False},
     )
     dashboard = f"http://{context.dashboard_url}" if HAS_DASHBOARD else ""
     print(f"{context.address_info['gcs_address']} {dashboard}", flush=True)
