@@ -2,7 +2,8 @@
 
 Import this module, and those that use it, only when something is to be computed: numba takes half a second to
 load. Compiled code is cached beside the package, or in numba's user cache where the package is read-only; the
-environment variable `NUMBA_CACHE_DIR` names another folder.
+environment variable `NUMBA_CACHE_DIR` names another folder. Of processes that start side by side, as workers do, one
+compiles, and the others wait for what it puts there.
 """
 
 from __future__ import annotations
@@ -19,10 +20,15 @@ from typing import Any, Final, ParamSpec, TypeVar
 import numba
 from numba.extending import intrinsic as numba_intrinsic
 
+from vectorlake.turns import turn
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _COMPILING: Final = threading.RLock()
+_WAIT_S: Final = 120.0
+"""For another process that compiles; then this one does it too."""
+_POLL_S: Final = 0.02
 
 _FROM_PYTHON: Final[dict[str, Any]] = {"no_cfunc_wrapper": True}
 _FROM_COMPILED: Final[dict[str, Any]] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -44,7 +50,9 @@ def entry(signature: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             with contextlib.suppress(RuntimeError):
                 dispatcher.enable_caching()
                 _stamp(dispatcher)
-            dispatcher.compile(signature)
+            # Workers that start side by side would all compile the same: one does, and the others find it in the cache.
+            with turn(pathlib.Path(function.__code__.co_filename), wait_s=_WAIT_S, poll_s=_POLL_S):
+                dispatcher.compile(signature)
             dispatcher.disable_compile()
             return dispatcher  # type: ignore[no-any-return]
 

@@ -29,11 +29,16 @@ from vectorlake.plan.commit import (
 )
 from vectorlake.schema import Schema
 from vectorlake.table.log import TableLog
-from vectorlake.table.turns import turn
 from vectorlake.tracing import Span, span
+from vectorlake.turns import turn
 
 ATTEMPTS: Final = 100
 """How often a commit is tried against ever newer heads before it gives up with a conflict."""
+
+_TURN_S: Final = 0.5
+"""Of many writers on one machine that race for the next version one wins, and what the others prepared is wasted: on local
+disk they wait so many seconds for each other. Who goes ahead is held up by put-if-absent."""
+_POLL_S: Final = 0.0005
 
 Build: TypeAlias = Callable[[Snapshot], Delta | None]
 """Describes the change relative to a head, None if there is nothing to change; called again for each newer head, and may
@@ -91,7 +96,7 @@ class Committer:
         with span("commit", table=self._log.store.uri, base=base.version) as told:
             for attempt in range(ATTEMPTS):
                 told.set(attempts=attempt + 1)
-                with turn(self._log.store, self._log.folder):
+                with turn(self._log.store.local_path(self._log.folder), wait_s=_TURN_S, poll_s=_POLL_S):
                     head = self._log.latest(after=head)
                     snapshot = make(head, commit_id)
                     if snapshot is None:
