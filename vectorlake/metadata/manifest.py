@@ -91,6 +91,8 @@ _BALLS: Final = pa.field(
     ),
 )
 """There only if a fragment has balls."""
+_KEPT: Final = 64
+"""Fragments that are kept as values once they were asked for: to make a few takes longer than to find them."""
 _BOUND_KINDS: Final = ("min", "max", "nulls", "nans")
 
 
@@ -101,6 +103,7 @@ class Manifest:
         self.table = table
         self.layouts = layouts
         self.features = features
+        self._known: list[Fragment] | None = None
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -151,7 +154,13 @@ class Manifest:
 
     def fragments(self, indices: np.ndarray | None = None) -> list[Fragment]:
         """All fragments, or those at some row indices, as values."""
-        table = self.table if indices is None else self.table.take(pa.array(indices))
+        if len(self) > _KEPT:
+            return self._decoded(self.table if indices is None else self.table.take(pa.array(indices)))
+        if self._known is None:
+            self._known = self._decoded(self.table)
+        return self._known.copy() if indices is None else [self._known[index] for index in indices]
+
+    def _decoded(self, table: pa.Table) -> list[Fragment]:
         bounds = [
             (
                 int(field_id),

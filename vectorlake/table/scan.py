@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 MORSEL_BYTES: Final = 8 * 1024 * 1024
 MORSEL_ROWS: Final = 131_072
+_ALONE: Final = 3 * 1024 * 1024
+"""Bytes that are read sooner than threads have started."""
+_OPENING: Final = 512 * 1024
+"""To open a file takes as long as to read so many bytes."""
 _LATE: Final = 4
 """Columns that the filter does not need are read by position when fewer than one row in this many survives."""
 
@@ -183,7 +187,26 @@ class Scan:
         return dataclasses.replace(self, **changes)
 
     def _threads(self) -> int:
-        return default_threads(self.view.store) if self.threads is None else self.threads
+        if self.threads is not None:
+            return self.threads
+        alone = self.view.store.local_path("") is not None and self._work() <= _ALONE
+        return 1 if alone else default_threads(self.view.store)
+
+    def _work(self) -> int:
+        """About how many bytes there are to read if nothing is pruned, files to be opened among them."""
+        if self.ranges is None:
+            rows, parts = self.view.snapshot.num_rows, self.view.snapshot.num_fragments
+        else:
+            rows, parts = sum(known.stop - known.start for known in self.ranges), len(self.ranges)
+        width = self._width(fields_by_name(self.view.snapshot.schema))
+        return rows * width + parts * _OPENING if width else 0
+
+    def _width(self, fields: dict[str, Field]) -> int:
+        """About how many bytes are read of a row."""
+        names = {field.name for field in self.fields} | (
+            self.predicate.columns() if self.predicate else frozenset()
+        )
+        return sum(width_of(fields[name].to_storage().type) for name in names)
 
     def _morsels(self, told: Span) -> Iterator[Morsel]:
         fields = fields_by_name(self.view.snapshot.schema)
@@ -212,10 +235,7 @@ class Scan:
 
     def _morsel_rows(self, fields: dict[str, Field]) -> int:
         """Rows a thread reads at a time, so that wide columns do not add up to much memory."""
-        names = {field.name for field in self.fields} | (
-            self.predicate.columns() if self.predicate else frozenset()
-        )
-        width = sum(width_of(fields[name].to_storage().type) for name in names)
+        width = self._width(fields)
         spread = _LATE if self.predicate else 1  # most rows of a filtered morsel never carry the wide columns
         rows = max(512, min(MORSEL_ROWS, spread * MORSEL_BYTES // max(width, 1)))
         # A small limit should not read (and pay for) much more than it returns.
