@@ -20,7 +20,6 @@ from vectorlake.kernels.fused import FACTORS, MOST, STRETCH, TILE, lane_sums, si
 from vectorlake.kernels.jit import entry
 from vectorlake.kernels.microkernel import LEVELS, PANEL_ROWS, STEP
 from vectorlake.kernels.quantize import ERROR, FACTS, NORM, SCALE
-from vectorlake.kernels.rows import FLOAT64
 
 Sift = Callable[..., int]
 
@@ -57,12 +56,10 @@ def coded_queries(
     integers, facts = np.zeros((count, padded), np.int8), np.empty((count, FACTS))
     encode_queries(
         METRIC_DOT,
-        FLOAT64,
-        queries.ctypes.data,
-        queries.strides[0],
+        queries.copy(),
+        np.linalg.norm(queries, axis=1),
         0,
-        count,
-        np.zeros(dimension, np.float32),
+        np.zeros(dimension),
         np.zeros((0, dimension), np.float32),
         0.0,
         LEVELS,

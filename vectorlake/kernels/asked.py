@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from vectorlake.kernels.distance import METRIC_COSINE, METRIC_DOT, address_of, norm, widen
-from vectorlake.kernels.jit import entry, inner
-from vectorlake.kernels.lanes import sum_product, sum_square
+from vectorlake.kernels.distance import METRIC_COSINE, METRIC_DOT
+from vectorlake.kernels.jit import entry, inner, relaxed
 from vectorlake.kernels.quantize import (
     ERROR,
     KIND,
@@ -28,17 +27,15 @@ _SMALL = 1 / WILD_QUERY
 
 
 @entry(
-    "void(int64, int64, int64, int64, int64, int64, float32[::1], float32[:, ::1], float64, int64, int64, int64, "
+    "void(int64, float64[:, ::1], float64[::1], int64, float64[::1], float32[:, ::1], float64, int64, int64, int64, "
     "int8[:, ::1], float32[:, ::1], float64[:, ::1])"
 )
 def encode_queries(
     metric: int,
-    code: int,
-    address: int,
-    stride: int,
+    moved: Any,
+    norms: Any,
     first: int,
-    end: int,
-    centre: Any,
+    middle: Any,
     rotation: Any,
     drift: float,
     levels: int,
@@ -48,17 +45,15 @@ def encode_queries(
     floats: Any,
     facts: Any,
 ) -> None:
-    """Round queries [first, end); all sums are float64, so that any order of them keeps to what `quantize` allows for.
+    """Round some queries; all sums are float64, so that any order of them keeps to what `quantize` allows for.
 
     Args:
         metric: one of `distance`'s constants.
-        code: element type of the queries as given.
-        address: where query 0 stands.
-        stride: bytes from query to query.
-        first: the first query.
-        end: one past the last.
-        centre: float32 [d], see `quantize.Frame`, and so the next two.
-        rotation: float32 [p, d], or [0, d].
+        moved: float64 [g, d], the queries as given; moved into product space.
+        norms: float64 [g], theirs as given.
+        first: the place of the first of them in what is written.
+        middle: float64 [d], the frame's centre (see `quantize.Frame`).
+        rotation: float32 [p, d], the frame's, or [0, d].
         drift: of the rotation.
         levels: elements become integers in -levels..levels; 0 leaves floats in -1..1.
         stretch: elements of a stretch (see `fused`); 0 where they are not summed by stretches.
@@ -67,34 +62,30 @@ def encode_queries(
         floats: float32 [n, padded], written where it does not.
         facts: float64 [n, FACTS], written.
     """
-    dimension = centre.shape[0]
+    dimension = middle.shape[0]
     kept = rotation.shape[0] if rotation.shape[0] > 0 else dimension
     tiny = (dimension + 64) * 2.0**-51
     least = np.sqrt(np.float64(dimension)) * 1e-139
-    buffer = np.empty(dimension, np.float32)
-    moved = np.empty(dimension, np.float64)
     head = np.empty(kept, np.float64)
     lost = np.empty(kept, np.float64)
-    middle = centre.astype(np.float64)
-    for q in range(first, end):
-        widen(code, address + q * stride, dimension, moved, buffer)
-        kind = _move(metric, moved, middle)
-        square = sum_square(address_of(moved), address_of(moved), dimension, 0)
+    for g in range(moved.shape[0]):
+        q = first + g
+        query = moved[g]
+        kind = _move(metric, query, norms[g], middle)
+        square = _square(query)
         length = np.sqrt(square)
         off = tiny
         tail = 0.0
         if rotation.shape[0] > 0:
             for i in range(kept):
-                head[i] = sum_product(
-                    address_of(moved), address_of(rotation) + 4 * i * dimension, dimension, 1
-                )
+                head[i] = _product(query, rotation, i)
             off = np.sqrt(np.float64(kept)) * tiny + 1.01 * drift
-            sure = norm(address_of(head), kept) * (1 - tiny) - off * length
-            sure = max(sure, 0.0)
+            sure = max(np.sqrt(_square(head)) * (1 - tiny) - off * length, 0.0)
             beyond = np.sqrt(max((length * (1 + tiny)) ** 2 - sure * sure, 0.0))
             tail = beyond * (1 + tiny) + tiny + least
         else:
-            head[:] = moved
+            for i in range(kept):
+                head[i] = query[i]
         largest = 0.0
         for i in range(kept):
             largest = max(largest, abs(head[i]))
@@ -107,29 +98,47 @@ def encode_queries(
                 scale = max(scale, _most_in_a_lane(head, stretch) / (most - stretch // 4 - 1))
         _round(head, scale, levels, lost, integers[q], floats[q])
         facts[q, SCALE] = scale
-        facts[q, NORM] = norm(address_of(head), kept) * (1 + tiny)
-        facts[q, ERROR] = norm(address_of(lost), kept) * (1 + tiny) + off * length + least
+        facts[q, NORM] = np.sqrt(_square(head)) * (1 + tiny)
+        facts[q, ERROR] = np.sqrt(_square(lost)) * (1 + tiny) + off * length + least
         if metric == METRIC_COSINE:
             facts[q, ERROR] += tiny
         facts[q, SQUARE] = square
         facts[q, OFFSET] = 0.0
         facts[q, SLACK] = 0.0
         if metric == METRIC_DOT:
-            facts[q, OFFSET] = sum_product(address_of(moved), address_of(middle), dimension, 0)
-            facts[q, SLACK] = norm(address_of(middle), dimension)
+            for i in range(dimension):
+                facts[q, OFFSET] += query[i] * middle[i]
+            facts[q, SLACK] = np.sqrt(_square(middle))
         facts[q, KIND] = kind
         facts[q, TAIL] = tail
 
 
+@relaxed
+def _product(query: Any, rotation: Any, i: int) -> Any:
+    """With direction i."""
+    total = 0.0
+    for j in range(query.shape[0]):
+        total += query[j] * np.float64(rotation[i, j])
+    return total
+
+
+@relaxed
+def _square(values: Any) -> Any:
+    total = 0.0
+    for value in values:
+        total += value * value
+    return total
+
+
 @inner
-def _move(metric: int, query: Any, middle: Any) -> Any:
+def _move(metric: int, query: Any, length: float, middle: Any) -> Any:
     """Move a query into product space, or to zero where it has no place there; returns its kind."""
-    length = norm(address_of(query), query.shape[0])
     kind = KIND_BOUNDED if length < WILD_QUERY else KIND_WILD
     if metric == METRIC_COSINE and length < _SMALL:
         kind = KIND_DEAD if length == 0 else KIND_WILD
     if kind != KIND_BOUNDED:
-        query[:] = 0.0
+        for i in range(query.shape[0]):
+            query[i] = 0.0
     elif metric == METRIC_COSINE:
         for i in range(query.shape[0]):
             query[i] = query[i] / length - middle[i]
@@ -158,8 +167,9 @@ def _most_in_a_lane(head: Any, stretch: int) -> Any:
 def _round(head: Any, scale: float, levels: int, lost: Any, integers: Any, floats: Any) -> None:
     """Write the integers or floats that stand for a head, put what they stand for in its place, and tell what is lost."""
     if scale == 0:
-        lost[:] = head
-        head[:] = 0.0
+        for i in range(head.shape[0]):
+            lost[i] = head[i]
+            head[i] = 0.0
         return
     for i in range(head.shape[0]):
         ratio = head[i] / scale

@@ -21,6 +21,7 @@ from vectorlake.kernels.quantize import FACTS, TERMS, UNIT, Frame, QueryCode
 from vectorlake.kernels.reference import METRIC_CODES
 from vectorlake.kernels.rounding import LANES
 from vectorlake.kernels.rows import Rows
+from vectorlake.kernels.scan import prepare_queries
 from vectorlake.kernels.select import RUN
 
 BLOCK_BYTES: Final = 8 << 20
@@ -563,16 +564,17 @@ def _encode_all(task: Task, *, levels: int, padded: int, stretch: int = 0, most:
     integers = np.zeros((asked.count, padded if levels else 0), np.int8)
     floats = np.zeros((asked.count, 0 if levels else padded), np.float32)
     facts = np.empty((asked.count, FACTS))
+    middle = frame.centre.astype(np.float64)
 
     def encode(first: int, end: int) -> None:
+        doubles, norms = np.empty((end - first, asked.dimension)), np.empty(end - first)
+        prepare_queries(asked.code, asked.address, asked.stride, first, end - first, doubles, norms)
         encode_queries(
             METRIC_CODES[task.metric],
-            asked.code,
-            asked.address,
-            asked.stride,
+            doubles,
+            norms,
             first,
-            end,
-            frame.centre,
+            middle,
             frame.rotation,
             frame.drift,
             levels,
