@@ -24,6 +24,7 @@ from vectorlake.extend import (
     given_table,
 )
 from vectorlake_ray._read import check_shared
+from vectorlake_ray._register import Register
 from vectorlake_ray._types import created_schema, stored_table
 
 ROWS: Final = 131_072
@@ -33,25 +34,6 @@ _ADVICE: Final = "\nFailed to "
 """Begins what Ray appends to messages."""
 
 T = TypeVar("T")
-
-
-class _Register:
-    """An actor that knows what was staged: a task that failed, or whose result got lost, tells the driver nothing."""
-
-    def __init__(self) -> None:
-        self._staged: list[bytes] = []
-        self._open = True
-
-    def add(self, staged: bytes) -> bool:
-        """Take note; False if the write was given up meanwhile."""
-        if self._open:
-            self._staged.append(staged)
-        return self._open
-
-    def close(self) -> list[bytes]:
-        """All that was staged; nothing more is taken."""
-        self._open = False
-        return self._staged
 
 
 class TableDatasink(Datasink[bytes | None]):
@@ -71,7 +53,7 @@ class TableDatasink(Datasink[bytes | None]):
 
     def on_write_start(self, schema: pa.Schema | None = None) -> None:
         """On the driver, before the first task."""
-        self._register = ray.remote(num_cpus=0)(_Register).remote()
+        self._register = ray.remote(num_cpus=0)(Register).remote()
 
     def write(self, blocks: Iterable[Block], ctx: Any) -> bytes | None:
         """On a worker: the rows become files, of which the register knows before Ray does."""

@@ -333,13 +333,18 @@ def test_a_vector_keeps_its_dimension_through_a_projection(spark: Any, lake: vl.
 def test_a_failed_write_leaves_nothing(spark: Any, lake: vl.Lake) -> None:
     table = items(lake)
     before = {info.path for info in table.store.list()}
+    data, files = str(table.store.local_path("data")), sum(path.startswith("data/") for path in before)
 
     def bad(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             if batch.column("id")[0].as_py() == 1:
+                import os
                 import time
 
-                time.sleep(1)  # the other task has staged its rows by now
+                until = time.monotonic() + 20
+                while len(os.listdir(data)) <= files and time.monotonic() < until:
+                    time.sleep(0.05)  # until the other task has staged its rows
+                time.sleep(1)  # and told so
                 raise ValueError("no such luck")
             yield batch
 
