@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -333,28 +335,32 @@ def test_a_vector_keeps_its_dimension_through_a_projection(spark: Any, lake: vl.
 def test_a_failed_write_leaves_nothing(spark: Any, lake: vl.Lake) -> None:
     table = items(lake)
     before = {info.path for info in table.store.list()}
-    data, files = str(table.store.local_path("data")), sum(path.startswith("data/") for path in before)
-
-    def bad(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            if batch.column("id")[0].as_py() == 1:
-                import os
-                import time
-
-                until = time.monotonic() + 20
-                while len(os.listdir(data)) <= files and time.monotonic() < until:
-                    time.sleep(0.05)  # until the other task has staged its rows
-                time.sleep(1)  # and told so
-                raise ValueError("no such luck")
-            yield batch
-
     source = spark.createDataFrame([(0,), (1,)], "id long").repartitionByRange(2, "id")
+
+    def write(uri: str) -> None:
+        """In two tasks, of which the second fails as soon as the first has staged its row."""
+        folder = str(lake.store.local_path(""))
+        files = sum(len(names) for _, _, names in os.walk(folder))
+
+        def bad(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for batch in batches:
+                if batch.column("id")[0].as_py() == 1:
+                    until = time.monotonic() + 20
+                    while sum(len(names) for _, _, names in os.walk(folder)) <= files:
+                        assert time.monotonic() < until
+                        time.sleep(0.05)
+                    time.sleep(1)  # and has told so
+                    raise ValueError("no such luck")
+                yield batch
+
+        source.mapInArrow(bad, "id long").write.format("vectorlake").mode("append").save(uri)
+
     with pytest.raises(Exception, match="no such luck"):
-        source.mapInArrow(bad, "id long").write.format("vectorlake").mode("append").save(table.uri)
+        write(table.uri)
     assert table.refresh().version == 1
     assert {info.path for info in table.store.list()} == before
     with pytest.raises(Exception, match="no such luck"):
-        source.mapInArrow(bad, "id long").write.format("vectorlake").mode("append").save(f"{lake.uri}/x/y")
+        write(f"{lake.uri}/x/y")
     assert (lake.tables(), list(lake.store.list("x"))) == (["ns.items"], [])
 
 
