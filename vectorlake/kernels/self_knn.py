@@ -1,6 +1,6 @@
 """The k nearest other rows of every row: like rows share blocks, and each pair of blocks is multiplied once.
 
-Exact by default; for a recall, heads are shorter and trusted further than they can be sure to deserve (see `aim`).
+Exact by default; for a recall, pairs are looked at first by codes that are not sure to tell (see `aim`).
 """
 
 from __future__ import annotations
@@ -13,18 +13,20 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from vectorlake.kernels.aim import Aim, aim
+from vectorlake.kernels.aim import Aim
+from vectorlake.kernels.approximate import FirstLook, fill_reaches, meet_blocks
 from vectorlake.kernels.codes import LEVELS, RowEncoder, fine_width, head_width, to_panels
-from vectorlake.kernels.head import choose_head
 from vectorlake.kernels.heap import NO_ROW
 from vectorlake.kernels.metric import Metric
 from vectorlake.kernels.microkernel import PANEL_ROWS, TILE_QUERIES
 from vectorlake.kernels.order import sorted_rows
 from vectorlake.kernels.pairing import Meetings
-from vectorlake.kernels.quantize import TERMS, UNIT, Frame, centre_of
+from vectorlake.kernels.quantize import TERMS, UNIT, Frame
 from vectorlake.kernels.reference import METRIC_CODES
 from vectorlake.kernels.rows import Rows
-from vectorlake.kernels.symmetric import BEYOND, FARTHEST, HALF, LENGTH, LOST, SCALE, join_blocks, seed_block
+from vectorlake.kernels.self_frame import frame_for
+from vectorlake.kernels.settle import BEYOND, FARTHEST, HALF, LENGTH, LOST, SCALE
+from vectorlake.kernels.symmetric import join_blocks, seed_block
 from vectorlake.kernels.team import Team, cores
 
 BLOCK: Final = 768
@@ -33,11 +35,6 @@ BLOCK: Final = 768
 _ENCODED_AT_ONCE: Final = 4096
 _SAMPLE: Final = 16_384
 _LEAST_LENGTH: Final = 1e-30
-_LEAST_TO_AIM: Final = 20_000
-"""Fewer rows are joined exactly as soon."""
-_NEIGHBOURS_TRIED: Final = 4000
-_LEAST_ASKED: Final = 100
-_TRIED: Final = 2048
 
 assert BLOCK % PANEL_ROWS == 0
 assert BLOCK % TILE_QUERIES == 0
@@ -62,9 +59,9 @@ class Nearest:
     counts: npt.NDArray[np.int64]
 
 
-def bytes_per_row(dimension: int, k: int) -> int:
+def bytes_per_row(dimension: int, k: int, recall: float) -> int:
     """At most how much memory `nearest_others` takes for each row, besides the vectors."""
-    return 5 * dimension + 48 * k + 200
+    return (5 if recall >= 1 else 8) * dimension + 48 * k + 200
 
 
 def nearest_others(
@@ -86,20 +83,20 @@ def nearest_others(
         recall: the share of neighbours that is enough; with less than 1 some may be missed, and farther rows be there in
             their place, with their exact distances. The share is aimed at by a sample whose neighbours are found exactly.
         threads: as many as this process may run on when None.
-        block_rows: how many rows meet others at a time, a multiple of 48.
+        block_rows: how many rows meet others at a time, a multiple of 48; for a recall below 1, of 96.
 
     Rows that never match (see `ExactKnn`) are left out on both sides.
     """
     threads = threads or cores()
     rows = [Rows.of(vectors, what="vectors") for vectors, _ in blocks]
-    frame, confidence = _frame(rows, k, metric, recall, threads)
+    frame, aimed = frame_for(rows, k, metric, recall, threads)
     with Team(threads) as team:
         codes = _encode(rows, [ids for _, ids in blocks], frame, metric, team)
         if not len(codes.usable):
             none = np.empty((0, k))
             return Nearest(np.empty(0, np.int64), none.astype(np.int64), none, np.empty(0, np.int64))
         order = _similar_together(codes, block_rows)
-        return _Join(codes, order, k, metric, team, block_rows, confidence).run()
+        return _Join(codes, order, k, metric, team, block_rows, aimed).run()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,55 +120,6 @@ class _Codes:
             self.terms[0] / max(float(self.terms[0].max()), _LEAST_LENGTH)
         ).astype(np.float32)
         return scales
-
-
-def _frame(rows: list[Rows], k: int, metric: Metric, recall: float, threads: int) -> tuple[Frame, float]:
-    """Where product space lies, and how far heads are trusted in it."""
-    total = sum(part.count for part in rows)
-    dimension = rows[0].dimension if rows else 1
-    sample = _strided(rows, dimension)
-    centre = np.zeros(dimension, np.float32)
-    if metric is not Metric.DOT:
-        # Under dot the two sides would need different centres.
-        centre = centre_of(Rows.of(sample, what="vectors"), metric, np.empty(0, np.bool_))
-    if recall < 1 and total >= _LEAST_TO_AIM:
-        found = _aimed(rows, sample, k, metric, centre, recall, threads)
-        if found is not None:
-            return Frame.of(centre, found.rotation), found.confidence
-    return Frame.of(centre, choose_head(sample, sample, centre, metric, batch=total)), 1.0
-
-
-def _aimed(
-    rows: list[Rows],
-    sample: npt.NDArray[Any],
-    k: int,
-    metric: Metric,
-    centre: npt.NDArray[np.float32],
-    recall: float,
-    threads: int,
-) -> Aim | None:
-    from vectorlake.kernels.knn import ExactKnn
-
-    usable = np.flatnonzero(np.isfinite(sample).all(axis=1) & (sample != 0).any(axis=1))
-    count = min(max(_LEAST_ASKED, _NEIGHBOURS_TRIED // k), len(usable))
-    picked = np.sort(np.random.default_rng(len(usable)).choice(usable, count, replace=False))
-    asked = sample[picked]
-    search = ExactKnn(asked, k=k + 1, metric=metric, threads=threads)
-    starts = np.cumsum([0, *(part.count for part in rows)])
-    for part, start in zip(rows, starts, strict=False):
-        search.add(part.array, np.arange(start, start + part.count))
-    found, _, counts = search.result()
-    # The nearest of all is the row itself, or its like.
-    if (counts <= k).any():
-        return None
-    others = found[:, 1:].reshape(-1)
-    part_of = np.searchsorted(starts, others, side="right") - 1
-    neighbours = np.empty((len(others), len(centre)), asked.dtype)
-    for index, part in enumerate(rows):
-        here = part_of == index
-        neighbours[here] = part.array[others[here] - starts[index]]
-    apart = sample[:: max(1, len(sample) // _TRIED)]
-    return aim(apart, asked, neighbours, centre=centre, metric=metric, recall=recall)
 
 
 def _encode(
@@ -219,14 +167,6 @@ def _encode(
 
     team.run(work, [(index, index + 1) for index in range(len(parts))])
     return dataclasses.replace(codes, usable=np.flatnonzero(codes.terms[3] != -np.inf))
-
-
-def _strided(rows: Sequence[Rows], dimension: int) -> npt.NDArray[Any]:
-    total = sum(part.count for part in rows)
-    step = max(1, total // _SAMPLE)
-    if not rows:
-        return np.zeros((0, dimension), np.float32)
-    return np.concatenate([part.array[::step] for part in rows])
 
 
 def _similar_together(codes: _Codes, block_rows: int) -> npt.NDArray[np.int64]:
@@ -277,7 +217,7 @@ class _Join:
         metric: Metric,
         team: Team,
         block_rows: int,
-        confidence: float,
+        aimed: Aim | None,
     ) -> None:
         self.block_rows = block_rows
         self.codes = codes
@@ -300,12 +240,11 @@ class _Join:
         lengths = (codes.terms[2] + codes.terms[1])[order][bounded]
         self.longest = max(float(lengths.max(initial=0.0)), _LEAST_LENGTH)
         self.terms = self._scaled(codes.terms)
-        self.terms[LOST] *= np.float32(confidence)
-        self.terms[BEYOND] *= np.float32(np.sqrt(confidence))
         self.fine_terms = self._scaled(codes.fine_terms)
         self.reaches = np.full(room, FARTHEST, np.float32)
         self.distances = np.full((room, k), np.inf)
         self.ids = np.full((room, k), NO_ROW, np.int64)
+        self.look = FirstLook.empty(room, width, aimed, self.longest) if aimed else None
 
     def _scaled(self, terms: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
         scaled = np.zeros((TERMS, len(self.places)), np.float32)
@@ -344,6 +283,10 @@ class _Join:
         )
         self.biases[first : first + self.block_rows] = LEVELS * heads.sum(axis=1, dtype=np.int32)
         self.fine[first : first + len(rows)] = self.codes.fine[rows]
+        if self.look:
+            self.look.arrange(
+                first, first + self.block_rows, self.codes.heads[rows], self.codes.terms[:, rows]
+            )
 
     def run(self) -> Nearest:
         every = [(block, block + 1) for block in range(self.blocks)]
@@ -352,54 +295,71 @@ class _Join:
         metric, codes, width = METRIC_CODES[self.metric], self.codes, self.codes.heads.shape[1]
         common = (metric, codes.dimension, width, self.tiles.ctypes.data, self.panels.ctypes.data, self.count)
 
+        measured: tuple[Any, Any, Any, Any, Any, Any] = (codes.code, self.places, self.row_ids, *reach)
+        heaps = (self.reaches, self.distances, self.ids)
+
         def seed(block: int, _end: int) -> None:
-            first = block * self.block_rows
+            first, end = block * self.block_rows, (block + 1) * self.block_rows
             seed_block(
                 *common,
                 self.terms,
                 self.biases,
-                codes.code,
-                self.places,
-                *reach,
+                *measured,
                 first,
-                first + self.block_rows,
-                self.reaches,
-                self.distances,
+                end,
+                *heaps,
             )
+            if self.look:
+                look = self.look
+                fill_reaches(self.reaches, look.grain, look.margin, first, end, look.short, look.lines)
 
         self.team.run(seed, every)
         meetings = Meetings(self._pairs())
+        judged = (self.fine.shape[1], self.fine.ctypes.data, self.fine_terms)
 
-        def meet(_first: int, _end: int) -> None:
+        def meet(one: int, other: int) -> None:
+            ranges = (
+                one * self.block_rows,
+                (one + 1) * self.block_rows,
+                other * self.block_rows,
+                (other + 1) * self.block_rows,
+            )
+            if self.look is None:
+                join_blocks(*common, self.terms, self.biases, *judged, *measured, *ranges, *heaps)
+                return
+            look = self.look
+            meet_blocks(
+                metric,
+                codes.dimension,
+                look.padded,
+                look.shift,
+                look.tables.ctypes.data,
+                look.panels.ctypes.data,
+                self.count,
+                look.factors,
+                look.halves,
+                look.lines,
+                look.grain,
+                look.margin,
+                *judged,
+                *measured,
+                *ranges,
+                look.short,
+                *heaps,
+            )
+
+        def work(_first: int, _end: int) -> None:
             try:
                 while (pair := meetings.take()) is not None:
                     try:
-                        join_blocks(
-                            *common,
-                            self.terms,
-                            self.biases,
-                            self.fine.shape[1],
-                            self.fine.ctypes.data,
-                            self.fine_terms,
-                            codes.code,
-                            self.places,
-                            self.row_ids,
-                            *reach,
-                            pair[0] * self.block_rows,
-                            (pair[0] + 1) * self.block_rows,
-                            pair[1] * self.block_rows,
-                            (pair[1] + 1) * self.block_rows,
-                            self.reaches,
-                            self.distances,
-                            self.ids,
-                        )
+                        meet(*pair)
                     finally:
                         meetings.give_back(pair)
             except BaseException:
                 meetings.stop()
                 raise
 
-        self.team.run(meet, [(0, 0)] * self.team.threads)
+        self.team.run(work, [(0, 0)] * self.team.threads)
         return self._result()
 
     def _pairs(self) -> npt.NDArray[np.int64]:

@@ -18,47 +18,30 @@ from typing import Any
 import numpy as np
 
 from vectorlake.kernels.distance import address_of, as_floats, distance, norm, widen, width_of
-from vectorlake.kernels.heap import NO_ROW, offer
+from vectorlake.kernels.heap import offer
 from vectorlake.kernels.jit import entry, inner
 from vectorlake.kernels.microkernel import (
     PANEL_ROWS,
     STEP,
     TILE_QUERIES,
-    multiply_bytes,
     multiply_tile,
-    prefetch,
     test_pairs,
     trailing_zeros,
 )
+from vectorlake.kernels.settle import (
+    AHEAD,
+    BEYOND,
+    HALF,
+    LENGTH,
+    LOST,
+    SCALE,
+    WAITING,
+    fetch,
+    reach_of,
+    settle,
+)
 
-SCALE = 0
-LOST = 1
-LENGTH = 2
-HALF = 3
-BEYOND = 4
-"""The rows of the terms: what integers are multiplied by, e, n, b and t."""
-
-_AHEAD = 6
-_LINE = 64
-FARTHEST = np.float32(3e38)
-"""The reach of a row whose heap takes anything."""
 _NOT_NEAR = np.float32(-3e38)
-
-
-@inner
-def _reach(slope: float, slack: float, tiny: float, root: float) -> Any:
-    """How far a row may be, in product space, that is as near as distance `root`."""
-    if not root < np.inf:
-        return FARTHEST
-    reach = slope * (root + tiny * abs(root)) + slack
-    # Never infinite, also under dot: half squares of rows without a bound are.
-    return np.float32(max(min(reach, np.float64(FARTHEST)), -np.float64(FARTHEST)))
-
-
-@inner
-def _fetch(address: int, size: int) -> None:
-    for offset in range(0, size, _LINE):
-        prefetch(address + offset)
 
 
 @inner
@@ -85,8 +68,8 @@ def _largest_first(values: Any, count: int, k: int, places: Any) -> Any:
 
 
 @entry(
-    "void(int64, int64, int64, int64, int64, int64, float32[:, ::1], int32[::1], int64, int64[::1], float64, float64, "
-    "float64, int64, int64, float32[::1], float64[:, ::1])"
+    "void(int64, int64, int64, int64, int64, int64, float32[:, ::1], int32[::1], int64, int64[::1], int64[::1], float64, "
+    "float64, float64, int64, int64, float32[::1], float64[:, ::1], int64[:, ::1])"
 )
 def seed_block(
     metric: int,
@@ -99,6 +82,7 @@ def seed_block(
     biases: Any,
     code: int,
     places: Any,
+    row_ids: Any,
     slope: float,
     slack: float,
     tiny: float,
@@ -106,8 +90,9 @@ def seed_block(
     end: int,
     reaches: Any,
     distances: Any,
+    ids: Any,
 ) -> None:
-    """Bound the k-th distance of rows [first, end) from rows among them that are likely to be near.
+    """Offer to rows [first, end) those among them that are likely to be near.
 
     Args:
         metric: one of `distance`'s constants.
@@ -120,11 +105,13 @@ def seed_block(
         biases: int32 [rows], what is taken from a product because panels are offset.
         code: element type of the vectors as stored.
         places: int64 [rows], their addresses.
+        row_ids: int64 [rows].
         slope, slack, tiny: how a distance becomes a reach.
         first: the first row, of a whole tile and panel.
         end: one past the last.
         reaches: float32 [rows], written.
-        distances: float64 [rows, k]: written, k times the bound, or infinity where fewer rows than k were measured.
+        distances: float64 [rows, k], heaps, empty.
+        ids: int64 [rows, k].
     """
     k = distances.shape[1]
     width = (end - first + PANEL_ROWS - 1) // PANEL_ROWS * PANEL_ROWS
@@ -133,8 +120,6 @@ def seed_block(
     likely = np.empty(min(width, 2 * k + PANEL_ROWS), np.int64)
     buffer = np.empty(dimension, np.float32)
     query = np.empty(dimension, np.float64)
-    heap = np.empty(k, np.float64)
-    ids = np.empty(k, np.int64)
     last = min(end, count) - first
     size = dimension * width_of(code)
     for tile in range(first, min(end, count), TILE_QUERIES):
@@ -156,26 +141,23 @@ def seed_block(
                 value = product * scale * terms[SCALE, first + j] - terms[HALF, first + j]
                 nearness[j] = max(value, _NOT_NEAR)
             nearness[i - first] = _NOT_NEAR
-            heap[:] = np.inf
-            ids[:] = NO_ROW
             if last > k:
                 found = _largest_first(nearness, last, k, likely)
                 widen(code, places[i], dimension, query, buffer)
                 length = norm(address_of(query), dimension)
-                for at in range(min(_AHEAD, found)):
-                    _fetch(places[first + likely[at]], size)
+                for at in range(min(AHEAD, found)):
+                    fetch(places[first + likely[at]], size)
                 for at in range(found):
-                    if at + _AHEAD < found:
-                        _fetch(places[first + likely[at + _AHEAD]], size)
+                    if at + AHEAD < found:
+                        fetch(places[first + likely[at + AHEAD]], size)
                     j = first + likely[at]
                     if j == i:
                         continue
                     vector, single = as_floats(code, places[j], dimension, buffer)
                     value = distance(metric, address_of(query), length, vector, dimension, single)
                     if value < np.inf:
-                        offer(heap, ids, value, j)
-            distances[i, :] = heap[0]
-            reaches[i] = _reach(slope, slack, tiny, heap[0])
+                        offer(distances[i], ids[i], value, row_ids[j])
+            reaches[i] = reach_of(slope, slack, tiny, distances[i, 0])
 
 
 @inner
@@ -183,21 +165,24 @@ def _sift(
     padded: int,
     tiles: int,
     panels: int,
+    count: int,
     terms: Any,
     biases: Any,
     reaches: Any,
     tile: int,
     start: int,
     end: int,
+    same: bool,
     products: Any,
-    passed: Any,
-    counts: Any,
-) -> None:
-    """Write which rows of the panels from `start` to `end` the integers of heads let pass, for each row of a tile."""
+    ones: Any,
+    others: Any,
+    waiting: int,
+) -> Any:
+    """Add the pairs of rows of a tile and of panels from `start` to `end` that heads let pass; returns how many wait now."""
     stride = np.int64(terms.shape[1] * 4)
     base = address_of(terms)
     reach_base = address_of(reaches)
-    counts[:] = 0
+    last = min(tile + TILE_QUERIES, count)
     for panel in range(start, end, PANEL_ROWS):
         multiply_tile(
             panels + panel * padded,
@@ -206,10 +191,9 @@ def _sift(
             address_of(products),
             np.int64(PANEL_ROWS * 4),
         )
-        for q in range(TILE_QUERIES):
-            i = tile + q
+        for i in range(tile, last):
             bits = test_pairs(
-                address_of(products[q]),
+                address_of(products[i - tile]),
                 biases[i],
                 base + panel * 4,
                 stride,
@@ -222,84 +206,12 @@ def _sift(
                 terms[HALF, i],
             )
             while bits != 0:
-                passed[q, counts[q]] = panel + trailing_zeros(bits)
-                counts[q] += 1
+                j = panel + trailing_zeros(bits)
+                ones[waiting], others[waiting] = i, j
+                # Of a block with itself each pair counts once; beyond the last row there is none.
+                waiting += j < count and (not same or j > i)
                 bits &= bits - 1
-
-
-@inner
-def _judge(
-    width: int,
-    codes: int,
-    terms: Any,
-    reaches: Any,
-    i: int,
-    least: int,
-    end: int,
-    passed: Any,
-    count: int,
-    apart: Any,
-) -> Any:
-    """Keep of the rows that passed those in [least, end) that finer integers let pass too; returns how many."""
-    kept = 0
-    for at in range(count):
-        if at + _AHEAD < count:
-            _fetch(codes + passed[at + _AHEAD] * width, width)
-        j = passed[at]
-        if j < least or j >= end:
-            continue
-        product = np.float32(multiply_bytes(codes + i * width, codes + j * width, width))
-        high = product * terms[SCALE, i] * terms[SCALE, j]
-        high += terms[LENGTH, i] * terms[LOST, j] + terms[LOST, i] * terms[LENGTH, j]
-        nearest = terms[HALF, i] + terms[HALF, j] - high
-        # What has no bound is infinite, and may come out as no number at all.
-        if not nearest > max(reaches[i], reaches[j]):
-            passed[kept] = j
-            apart[kept] = nearest
-            kept += 1
-    return kept
-
-
-@inner
-def _measure(
-    metric: int,
-    code: int,
-    places: Any,
-    row_ids: Any,
-    slope: float,
-    slack: float,
-    tiny: float,
-    i: int,
-    rows: Any,
-    apart: Any,
-    count: int,
-    query: Any,
-    buffer: Any,
-    reaches: Any,
-    distances: Any,
-    ids: Any,
-) -> None:
-    """Measure the distances of one row from some, and offer them to the heaps on both sides."""
-    dimension = query.shape[0]
-    size = dimension * width_of(code)
-    widen(code, places[i], dimension, query, buffer)
-    length = norm(address_of(query), dimension)
-    for at in range(min(_AHEAD, count)):
-        _fetch(places[rows[at]], size)
-    for at in range(count):
-        if at + _AHEAD < count:
-            _fetch(places[rows[at + _AHEAD]], size)
-        j = rows[at]
-        if apart[at] > max(reaches[i], reaches[j]):
-            continue
-        vector, single = as_floats(code, places[j], dimension, buffer)
-        value = distance(metric, address_of(query), length, vector, dimension, single)
-        if not value < np.inf:
-            continue
-        if offer(distances[i], ids[i], value, row_ids[j]):
-            reaches[i] = _reach(slope, slack, tiny, distances[i, 0])
-        if offer(distances[j], ids[j], value, row_ids[i]):
-            reaches[j] = _reach(slope, slack, tiny, distances[j, 0])
+    return waiting
 
 
 @entry(
@@ -349,39 +261,56 @@ def join_blocks(
         distances: float64 [rows, k], heaps.
         ids: int64 [rows, k].
     """
-    width = (other_end - other + PANEL_ROWS - 1) // PANEL_ROWS * PANEL_ROWS
-    passed = np.empty((TILE_QUERIES, width), np.int64)
-    counts = np.empty(TILE_QUERIES, np.int64)
-    apart = np.empty(width, np.float32)
+    most = TILE_QUERIES * ((other_end - other + PANEL_ROWS - 1) // PANEL_ROWS * PANEL_ROWS)
+    ones = np.empty(WAITING + most, np.int64)
+    others = np.empty(WAITING + most, np.int64)
+    apart = np.empty(WAITING + most, np.float32)
     buffer = np.empty(dimension, np.float32)
     query = np.empty(dimension, np.float64)
     products = np.empty((TILE_QUERIES, PANEL_ROWS), np.int32)
     same = first == other
-    for tile in range(first, min(end, count), TILE_QUERIES):
+    waiting = 0
+    last = min(end, count)
+    for tile in range(first, last, TILE_QUERIES):
         start = tile // PANEL_ROWS * PANEL_ROWS if same else other
-        _sift(padded, tiles, panels, terms, biases, reaches, tile, start, other_end, products, passed, counts)
-        for q in range(TILE_QUERIES):
-            i = tile + q
-            if i >= count:
-                break
-            least = i + 1 if same else other
-            kept = _judge(fine_width, fine, fine_terms, reaches, i, least, count, passed[q], counts[q], apart)
-            if kept > 0:
-                _measure(
-                    metric,
-                    code,
-                    places,
-                    row_ids,
-                    slope,
-                    slack,
-                    tiny,
-                    i,
-                    passed[q],
-                    apart,
-                    kept,
-                    query,
-                    buffer,
-                    reaches,
-                    distances,
-                    ids,
-                )
+        waiting = _sift(
+            padded,
+            tiles,
+            panels,
+            count,
+            terms,
+            biases,
+            reaches,
+            tile,
+            start,
+            other_end,
+            same,
+            products,
+            ones,
+            others,
+            waiting,
+        )
+        if waiting >= WAITING or tile + TILE_QUERIES >= last:
+            settle(
+                metric,
+                fine_width,
+                fine,
+                fine_terms,
+                code,
+                places,
+                row_ids,
+                slope,
+                slack,
+                tiny,
+                ones,
+                others,
+                waiting,
+                apart,
+                same,
+                query,
+                buffer,
+                reaches,
+                distances,
+                ids,
+            )
+            waiting = 0

@@ -59,7 +59,7 @@ def self_join(
     everything = Selection()
 
     def batches() -> Iterator[pa.RecordBatch]:
-        if target.metric is not Metric.HAMMING and has_avx2() and _fits(view, target.field, depth):
+        if target.metric is not Metric.HAMMING and has_avx2() and _fits(view, target.field, depth, recall):
             blocks = blocks_of(selected_rows(view, everything, threads), target.field)
             yield from _in_blocks(blocks, depth, target.metric, recall, threads)
             return
@@ -85,13 +85,13 @@ def self_join(
     return batches()
 
 
-def _fits(view: View, field: Field, k: int) -> bool:
+def _fits(view: View, field: Field, k: int, recall: float) -> bool:
     """Whether all rows may be held at once."""
     from vectorlake.kernels.self_knn import bytes_per_row
 
     assert isinstance(field.type, FixedListType)
     stored = width_of(field.to_storage().type)
-    return view.snapshot.num_rows * (stored + bytes_per_row(field.type.size, k)) <= MOST_BYTES
+    return view.snapshot.num_rows * (stored + bytes_per_row(field.type.size, k, recall)) <= MOST_BYTES
 
 
 def _in_blocks(

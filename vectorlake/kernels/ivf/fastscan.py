@@ -88,6 +88,29 @@ def _function(module: Any, arguments: Any, queries: int, blocks: int, period: in
 
 def _emit(builder: Builder, arguments: Any, queries: int, blocks: int, period: int) -> None:
     codes, stride, tables, pairs, factor, sums = arguments
+    added = add_up(builder, codes, stride, tables, pairs, (queries, blocks, period))
+    weight = _splat(builder, factor, _FLOATS)
+    for (q, b), (first, second) in added.items():
+        for part, (words, half) in enumerate([(first, 0), (first, 1), (second, 0), (second, 1)]):
+            lanes = ir.Constant(_INT32S, list(range(8 * half, 8 * half + 8)))
+            picked = builder.shuffle_vector(words, ir.Constant(_WORDS, ir.Undefined), lanes)
+            numbers = builder.uitofp(builder.zext(picked, _INT32S), _FLOATS)
+            at = 128 * (blocks * q + b) + 32 * part
+            before = _load(builder, sums, at, _FLOATS, 4)
+            _store(builder, builder.fadd(builder.fmul(before, weight), numbers), sums, at)
+
+
+def add_up(
+    builder: Builder, codes: Value, stride: Value, tables: Value, pairs: Value, shape: tuple[int, int, int]
+) -> dict[tuple[int, int], tuple[Value, Value]]:
+    """Emit the look-ups of some queries over some blocks: for each two the sums of rows 0 to 15 and 16 to 31, in 16 bits.
+
+    Args:
+        builder: where to.
+        codes, stride, tables, pairs: as for `_scan`.
+        shape: how many queries and blocks, and how many look-ups fit a byte.
+    """
+    queries, blocks, period = shape
     look_up = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(_BYTES, [_BYTES, _BYTES]), "llvm.x86.avx2.pshuf.b"
     )
@@ -130,17 +153,11 @@ def _emit(builder: Builder, arguments: Any, queries: int, blocks: int, period: i
             builder.store(builder.add(builder.load(whole[place]), words), whole[place])
             high = builder.lshr(words, byte)
             builder.store(builder.add(builder.load(upper[place]), high), upper[place])
-    weight = _splat(builder, factor, _FLOATS)
-    for q, b in places:
-        odd = builder.load(upper[q, b])
-        even = builder.sub(builder.load(whole[q, b]), builder.shl(odd, byte))
-        for part, (words, half) in enumerate([(even, 0), (even, 1), (odd, 0), (odd, 1)]):
-            lanes = ir.Constant(_INT32S, list(range(8 * half, 8 * half + 8)))
-            picked = builder.shuffle_vector(words, ir.Constant(_WORDS, ir.Undefined), lanes)
-            numbers = builder.uitofp(builder.zext(picked, _INT32S), _FLOATS)
-            at = 128 * (blocks * q + b) + 32 * part
-            before = _load(builder, sums, at, _FLOATS, 4)
-            _store(builder, builder.fadd(builder.fmul(before, weight), numbers), sums, at)
+    sums = {}
+    for place in places:
+        odd = builder.load(upper[place])
+        sums[place] = builder.sub(builder.load(whole[place]), builder.shl(odd, byte)), odd
+    return sums
 
 
 scan_group_coarse = _scan(GROUP, 1, 8)
