@@ -40,6 +40,8 @@ _CODE: Final = 0.006
 """Cost of comparing one code, for each element of a vector, in nanoseconds; only the ratio to the next matters."""
 _ROW: Final = 0.6
 """Cost of measuring one nominated row, likewise."""
+_NOWHERE: Final = np.iinfo(np.int64).max
+"""The place of a neighbour that was not nominated."""
 
 
 def calibrate(
@@ -70,8 +72,7 @@ def calibrate(
     if len(row_ids) <= K:
         return ()
     picked = np.sort(rng.choice(row_ids, min(queries, len(row_ids)), replace=False))
-    order = np.argsort(searcher.row_ids, kind="stable")
-    own = order[np.searchsorted(searcher.row_ids, picked, sorter=order)]
+    own = _slots_of(picked, searcher.row_ids)
     asked = _vectors_of(vectors, picked)
     if len(asked) < len(picked):
         return ()
@@ -80,6 +81,7 @@ def calibrate(
         exact.add(block.vectors, block.row_ids)
     truth, _, _ = exact.result()
     truth = np.where(truth == picked[:, None], -1, truth)
+    right = _slots_of(truth, searcher.row_ids)
     sent = asked if config.metric is Metric.HAMMING else np.ascontiguousarray(asked, np.float32)
     by_effort: dict[int, list[int]] = {}
     for effort, pool in kind.efforts(config, len(row_ids)):
@@ -88,7 +90,7 @@ def calibrate(
     for effort, pools in by_effort.items():
         # The best of few are the first of the best of many.
         nominated = searcher.search(Ask(sent, max(pools) + 1, effort, threads=threads, omitted=own))
-        ranks = _ranks_of(nominated, own, searcher.row_ids, truth)
+        ranks = _ranks_of(nominated, own, right, len(searcher.row_ids))
         each = nominated.scored / len(asked) * config.dimension * _CODE
         for pool in pools:
             cost = each + pool * config.dimension * _ROW
@@ -99,32 +101,42 @@ def calibrate(
 def _ranks_of(
     nominated: Nominated,
     own: npt.NDArray[np.int64],
-    row_ids: npt.NDArray[np.int64],
-    truth: npt.NDArray[np.int64],
+    right: npt.NDArray[np.int64],
+    count: int,
 ) -> npt.NDArray[np.int64]:
-    """Which place each true neighbour has among the nominated by estimate, the own slot aside: int64 like `truth`, a huge
-    one for none."""
+    """Which place the slot of each true neighbour, -1 for none, has among the nominated by estimate, the own slot aside;
+    int64 like `right`, `_NOWHERE` for those that are not there. There are `count` slots."""
     estimates = np.where(nominated.slots == own[:, None], np.inf, nominated.estimates)
     order = np.argsort(estimates, axis=1, kind="stable")
     slots = np.take_along_axis(np.asarray(nominated.slots), order, axis=1)
-    found = np.where(slots >= 0, row_ids[np.maximum(slots, 0)], -2)
-    ranks = np.full(truth.shape, np.iinfo(np.int64).max)
-    for query, (mine, right) in enumerate(zip(found, truth, strict=True)):
-        places = {row: place for place, row in enumerate(mine.tolist())}
-        for at, row in enumerate(right.tolist()):
-            ranks[query, at] = places.get(row, ranks[query, at])
+    numbers = np.arange(slots.shape[1])
+    # One place more: number -1, where there is no slot, is the last.
+    places = np.full(count + 1, _NOWHERE)
+    ranks = np.empty(right.shape, np.int64)
+    for query, mine in enumerate(slots):
+        places[mine] = numbers
+        ranks[query] = places[right[query]]
+        places[mine] = _NOWHERE
+    ranks[right < 0] = _NOWHERE
     return ranks
+
+
+def _slots_of(rows: npt.NDArray[np.int64], row_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The slots in which rows are; -1 for those that are in none."""
+    order = np.argsort(row_ids, kind="stable")
+    at = np.minimum(np.searchsorted(row_ids, rows, sorter=order), len(row_ids) - 1)
+    slots: npt.NDArray[np.int64] = np.where((row_ids[order[at]] == rows) & (rows >= 0), order[at], -1)
+    return slots
 
 
 def _recall(ranks: npt.NDArray[np.int64], pool: int, truth: npt.NDArray[np.int64]) -> float:
     """The mean share of the first K true neighbours that are among the first `pool` nominated, and surely so."""
-    shares = []
-    for places, right in zip(ranks, truth, strict=True):
-        nearest = places[right >= 0][:K]
-        if len(nearest):
-            shares.append(float((nearest < pool).mean()))
-    if not shares:
+    there = truth >= 0
+    nearest = there & (np.cumsum(there, axis=1) <= K)
+    counts = nearest.sum(axis=1)
+    if not counts.any():
         return 1.0
+    shares = (nearest & (ranks < pool)).sum(axis=1)[counts > 0] / counts[counts > 0]
     error = float(np.std(shares)) / math.sqrt(len(shares))
     return max(0.0, float(np.mean(shares)) - _SURELY * error)
 
