@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vectorlake.errors import InvalidInputError
+from vectorlake.kernels.codes import aligned_zeros
 from vectorlake.kernels.distance import METRIC_DOT, METRIC_L2
 from vectorlake.kernels.graph import beam, construct
 from vectorlake.kernels.graph.record import DEGREE, ROOT_BLOCKS, UNUSABLE, Layout
@@ -74,13 +75,6 @@ class Graph:
     guests: Slots
 
 
-def aligned(rows: int, width: int) -> Bytes:
-    """Zeros, uint8 [rows, width], beginning where a cache line does."""
-    buffer = np.zeros(rows * width + 64, np.uint8)
-    start = -buffer.ctypes.data % 64
-    return buffer[start : start + rows * width].reshape(rows, width)
-
-
 def build_graph(
     stored: Iterable[Bytes], rows: int, layout: Layout, plan: Plan, *, threads: int, memory: int
 ) -> Graph:
@@ -103,7 +97,7 @@ def build_graph(
             f"a graph of {rows:,} rows needs about {needed >> 20} MiB to be built, and may take {memory >> 20} MiB: "
             "raise memory_limit, or choose kind 'ivf'"
         )
-    records = aligned(rows, layout.record)
+    records = aligned_zeros(rows, layout.record)
     place = 0
     for part in stored:
         records[place : place + len(part), layout.vector : layout.vector + part.shape[1]] = part
@@ -192,7 +186,7 @@ class _Building:
         return starts.reshape(-1, DEGREE)
 
     def _roots(self, starts: Slots, code: int) -> Bytes:
-        roots = aligned(len(starts), self._layout.root)
+        roots = aligned_zeros(len(starts), self._layout.root)
         construct.encode_roots(*self._at, code, starts, roots.ctypes.data)
         return roots
 

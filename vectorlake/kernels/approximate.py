@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vectorlake.kernels.aim import Aim
-from vectorlake.kernels.codes import aligned
+from vectorlake.kernels.codes import aligned_zeros
 from vectorlake.kernels.distance import address_of
 from vectorlake.kernels.glance import (
     LINE,
@@ -125,7 +125,8 @@ def meet_blocks(
     last, other_last = min(end, count), min(other_end, count)
     for start in range(other, other_last, _CHUNK):
         stop = min(start + _CHUNK, other_end)
-        for tile in range(first, min(stop, last) if same else last, TILE):
+        tiles_end = min(stop, last) if same else last
+        for tile in range(first, tiles_end, TILE):
             for q in range(TILE):
                 own_tables[q] = tables + (tile + q) * 4 * padded
             for row in range(start, stop, PANEL):
@@ -150,7 +151,7 @@ def meet_blocks(
                         ones[waiting], others[waiting] = i, j
                         waiting += i < count and j < count and (not same or j > i)
                         bits &= bits - 1
-            final = start + _CHUNK >= other_last and tile + TILE >= (min(stop, last) if same else last)
+            final = start + _CHUNK >= other_last and tile + TILE >= tiles_end
             if waiting < WAITING and not final:
                 continue
             kept = settle(
@@ -221,7 +222,7 @@ class FirstLook:
             aim,
             (unit * aim.scale) ** 2,
             padded,
-            aligned(np.zeros((room // PANEL, padded // 8, PANEL), np.uint8)),
+            aligned_zeros(room // PANEL, padded // 8, PANEL),
             np.zeros((room, 4 * padded), np.uint8),
             np.zeros(room, np.int16),
             np.full(room, NEVER, np.int16),

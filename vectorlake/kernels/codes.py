@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -74,11 +75,17 @@ def aligned(array: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """The same bytes at an address that wide loads accept; copied only if they are not there already."""
     if array.flags.c_contiguous and array.ctypes.data % 32 == 0:
         return array
-    store = np.empty(array.size + 64, np.uint8)
-    start = -store.ctypes.data % 64
-    placed = store[start : start + array.size].reshape(array.shape)
+    placed = aligned_zeros(*array.shape)
     placed[...] = array
     return placed
+
+
+def aligned_zeros(*shape: int) -> npt.NDArray[np.uint8]:
+    """Zeros that begin where a cache line does."""
+    size = math.prod(shape)
+    store = np.zeros(size + 64, np.uint8)
+    start = -store.ctypes.data % 64
+    return store[start : start + size].reshape(shape)
 
 
 class RowEncoder:

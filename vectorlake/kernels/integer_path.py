@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
+from vectorlake.kernels.codes import aligned_zeros
 from vectorlake.kernels.integers import MOST, NEVER, PANEL, STEP, TILE, search_integers, widen_rows
 from vectorlake.kernels.metric import Metric
 from vectorlake.kernels.reference import METRIC_CODES
@@ -94,7 +95,7 @@ class IntegerPath:
         """
         places = -(-rows.count // PANEL) * PANEL
         if len(self._terms) < places:
-            self._panels = _aligned(places * self._padded // 2)
+            self._panels = aligned_zeros(places * self._padded * 2).view(np.int32)
             self._terms = np.empty(places, np.int32)
             self._row_squares = np.empty(places, np.int64)
         self._count = rows.count
@@ -149,9 +150,3 @@ def _stride(count: int) -> int:
     while math.gcd(step, count) != 1:
         step += 1
     return step % count if count > 1 else 1
-
-
-def _aligned(words: int) -> Any:
-    store = np.zeros(words + 16, np.int32)
-    start = -(store.ctypes.data // 4) % 16
-    return store[start : start + words]

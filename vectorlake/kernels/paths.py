@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vectorlake.kernels.asked import encode_queries
-from vectorlake.kernels.codes import RowCodes, aligned, fine_width, from_panels, head_width
+from vectorlake.kernels.codes import RowCodes, aligned, aligned_zeros, fine_width, from_panels, head_width
 from vectorlake.kernels.encode import LAYOUT_FLOATS, LAYOUT_PANELS, LAYOUT_ROWS, encode_rows
 from vectorlake.kernels.fused import MOST, TILE, stretch_of, to_tiles
 from vectorlake.kernels.metric import Metric
@@ -181,7 +181,7 @@ class Fine:
     def begin(self, places: int) -> None:
         """Make room for the rows of a block."""
         if len(self.codes) < places:
-            self.codes = _aligned(places * self.padded).view(np.int8).reshape(places, self.padded)
+            self.codes = aligned_zeros(places * self.padded).view(np.int8).reshape(places, self.padded)
         self.wide_terms = np.zeros((TERMS, places))
 
     def arguments(self, first: int, end: int) -> FineArguments:
@@ -296,7 +296,7 @@ class _Encoding:
             if len(self.floats) < places:
                 self.floats = np.zeros((places, self.padded), np.float32)
         elif len(self.integers) < places * self.padded:
-            self.integers = _aligned(places * self.padded)
+            self.integers = aligned_zeros(places * self.padded)
         kept, dimension = self.task.frame.rotation.shape
         if kept and len(self.moved) < places:
             whole, width = (-(-size // LANES) * LANES for size in (dimension, kept))
@@ -588,12 +588,6 @@ def _encode_all(task: Task, *, levels: int, padded: int, stretch: int = 0, most:
     firsts = range(0, asked.count, _QUERIES_AT_ONCE)
     task.run(encode, [(first, min(first + _QUERIES_AT_ONCE, asked.count)) for first in firsts])
     return QueryCode(integers if levels else floats, facts)
-
-
-def _aligned(size: int) -> npt.NDArray[np.uint8]:
-    store = np.zeros(size + 64, np.uint8)
-    start = -store.ctypes.data % 64
-    return store[start : start + size]
 
 
 def _buffer(local: threading.local, shape: tuple[int, int], kind: Any) -> npt.NDArray[Any]:

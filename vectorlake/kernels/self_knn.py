@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from vectorlake.kernels.aim import Aim
 from vectorlake.kernels.approximate import FirstLook, fill_reaches, meet_blocks
-from vectorlake.kernels.codes import LEVELS, RowEncoder, fine_width, head_width, to_panels
+from vectorlake.kernels.codes import LEVELS, RowEncoder, aligned_zeros, fine_width, head_width, to_panels
 from vectorlake.kernels.heap import NO_ROW
 from vectorlake.kernels.metric import Metric
 from vectorlake.kernels.microkernel import PANEL_ROWS, TILE_QUERIES
@@ -228,7 +228,7 @@ class _Join:
         self.blocks = -(-self.count // self.block_rows)
         room = self.blocks * self.block_rows
         width, fine = codes.heads.shape[1], codes.fine.shape[1]
-        self.panels = _aligned(room * width)
+        self.panels = aligned_zeros(room * width)
         self.tiles = np.empty(room * width, np.int8)
         self.fine = np.zeros((room, fine), np.int8)
         self.biases = np.zeros(room, np.int32)
@@ -385,9 +385,3 @@ class _Join:
         distances[~found] = np.inf
         row_ids[~found] = -1
         return Nearest(self.codes.row_ids[np.sort(self.order)], row_ids, distances, found.sum(axis=1))
-
-
-def _aligned(size: int) -> npt.NDArray[np.uint8]:
-    store = np.zeros(size + 64, np.uint8)
-    start = -store.ctypes.data % 64
-    return store[start : start + size]
