@@ -73,10 +73,9 @@ class Index(msgspec.Struct, frozen=True):
     """Rows of the table when the model was trained: one that has grown far beyond that wants another."""
     calibration: tuple[tuple[int, int, float], ...] = ()
     """(effort, pool, recall@10) as measured when the model was trained, ascending; empty if it was not."""
+    extra: dict[str, Any] = {}
 
     @property
     def given(self) -> dict[str, Any]:
         """The options that were given by whoever made the index, not settled from the data."""
         return {key: value for key, value in self.options.items() if key not in self.chosen}
-
-    extra: dict[str, Any] = {}

@@ -39,10 +39,9 @@ class Heaps:
             self.row_ids,
         )
 
-    @property
-    def full(self) -> bool:
-        """Whether no place is empty: the root is the farthest, so that an empty place would be there."""
-        return bool((self.row_ids[:, 0] != NO_ROW).all())
+    def lacking(self) -> npt.NDArray[np.int64]:
+        """The heaps with an empty place: it would be the root, which is the farthest."""
+        return np.flatnonzero(self.row_ids[:, 0] == NO_ROW)
 
     def found(self) -> Found:
         """What they hold, sorted. They are used up."""

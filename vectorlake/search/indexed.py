@@ -172,7 +172,7 @@ class IndexEngine:
         now = self.trace.took("probe", now)
         heaps = Heaps.empty(1, k, max_distance)
         lean.measure(self._matrix, nominated.slots, heaps)
-        if max_distance is None and not heaps.full:
+        if max_distance is None and len(heaps.lacking()):
             return None
         found = heaps.found()
         self.trace.took("refine", now)
@@ -230,8 +230,7 @@ class IndexEngine:
             return
         largest = largest_effort(self.prepared)
         while effort.effort < largest:
-            # The root is the farthest, so that a heap with an empty place has one there.
-            lacking = np.flatnonzero(heaps.row_ids[:, 0] == NO_ROW)
+            lacking = heaps.lacking()
             if not len(lacking):
                 return
             effort = replace(effort, effort=min(largest, effort.effort * _FARTHER))

@@ -83,7 +83,7 @@ class KnnSearcher:
             return self._general(given)
         heaps = Heaps.empty(1, self.k, None)
         self._lean.measure(Matrix(given, self._code), slots, heaps)
-        if not heaps.full:
+        if len(heaps.lacking()):
             return self._general(given)
         settle(heaps.distances, heaps.row_ids)
         return heaps.row_ids, heaps.distances
