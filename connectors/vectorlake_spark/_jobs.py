@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from pyspark import Broadcast, SparkContext, inheritable_thread_target
 
 from vectorlake.extend import random_id
-from vectorlake.jobs import Attempt, Call, Capacity, run_task, worker_died
+from vectorlake.jobs import Attempt, Call, Capacity, attempts_on_threads, run_task, worker_died
 from vectorlake_spark._session import session
-
-_TICK = 0.5
 
 
 class SparkExecutor:
@@ -30,21 +27,16 @@ class SparkExecutor:
         """As every executor does. Closed, it cancels what runs, and interrupts its workers."""
         group = f"vectorlake-{random_id()}"
         sent = self._context.broadcast(payload)
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="vectorlake-job")
         one = inheritable_thread_target(self._one)
-        waiting: dict[Future[Attempt], Call] = {pool.submit(one, group, sent, call): call for call in calls}
         try:
-            while waiting:
-                done, _ = wait(waiting, timeout=_TICK, return_when=FIRST_COMPLETED)
-                for future in done:
-                    call, error = waiting.pop(future), future.exception()
-                    yield worker_died(call, _reason(error)) if error is not None else future.result()
-                if not done:
-                    yield None
+            yield from attempts_on_threads(
+                lambda call: one(group, sent, call),
+                calls,
+                workers=workers,
+                died=lambda call, error: worker_died(call, _reason(error)),
+                stop=lambda: self._context.cancelJobGroup(group),
+            )
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            self._context.cancelJobGroup(group)
-            pool.shutdown(wait=True)
             sent.destroy()
 
     def close(self) -> None:

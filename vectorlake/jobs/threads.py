@@ -18,6 +18,7 @@ def attempts_on_threads(
     *,
     workers: int,
     died: Callable[[Call, BaseException], Attempt] | None = None,
+    stop: Callable[[], None] | None = None,
 ) -> Iterator[Attempt | None]:
     """Attempt each call on a thread, `workers` at a time: attempts as they end, None while none does.
 
@@ -25,6 +26,7 @@ def attempts_on_threads(
 
     Args:
         died: makes an attempt of an error that a call raised; without it, the error is raised.
+        stop: called in the end, before those that run are waited for, to make them end sooner.
     """
     pool = ThreadPoolExecutor(workers, thread_name_prefix="vectorlake-job")
     waiting = {pool.submit(attempt, call): call for call in calls}
@@ -37,7 +39,12 @@ def attempts_on_threads(
             if not done:
                 yield None
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
+        try:
+            if stop is not None:
+                stop()
+        finally:
+            pool.shutdown(wait=True)
 
 
 class Threads:
