@@ -41,13 +41,26 @@ def single_of_bits(typing: Any, bits: Any) -> Any:
 
 @intrinsic
 def address_of(typing: Any, array: Any) -> Any:
-    """Where the array's first element stands."""
+    """Where the array's first element stands.
+
+    Compiled code frees an array that it made after the last line that names it, whoever still has its address: see `hold`.
+    """
 
     def codegen(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
         view = context.make_array(signature.args[0])(context, builder, arguments[0])
         return builder.ptrtoint(view.data, context.get_value_type(types.int64))
 
     return types.int64(array), codegen
+
+
+@intrinsic
+def hold(typing: Any, array: Any) -> Any:
+    """Keep an array until here, for those who have its address; does nothing else."""
+
+    def codegen(context: Any, builder: Builder, signature: Any, arguments: Any) -> Value:
+        return context.get_dummy_value()
+
+    return types.void(array), codegen
 
 
 @inner

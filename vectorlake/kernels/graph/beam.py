@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 
-from vectorlake.kernels.distance import METRIC_DOT, address_of, pointer_to, single_of_bits
+from vectorlake.kernels.distance import METRIC_DOT, address_of, hold, pointer_to, single_of_bits
 from vectorlake.kernels.graph.lanes import bits_of_single, code_sums, estimates, move_up
 from vectorlake.kernels.graph.query import (
     HEIGHT,
@@ -419,3 +419,14 @@ def search_beam(
             passed[query] = state[_ALLOWED]
             _forget(past, state[_MET], mark)
             _finish(best, state[_FOUND], number, factor, found_slots[query], found_distances[query])
+    # All of these are used by their addresses alone.
+    hold(states)
+    hold(beams)
+    hold(bests)
+    hold(tables)
+    hold(words)
+    hold(numbers)
+    hold(seen)
+    hold(trail)
+    hold(sums)
+    hold(values)
