@@ -57,6 +57,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
             group = group_of(nodeid)
             return nodeid if group in APART else group
 
+        def remove_node(self, node: Any) -> str | None:
+            """Deal out again what a process left that died, but for the test it died of: xdist would run that again."""
+            left = self.assigned_work.pop(node)
+            died_of = next((test for unit in left.values() for test, done in unit.items() if not done), None)
+            if died_of is not None:
+                for unit in left.values():
+                    unit.update((test, True) for test in unit if test == died_of)
+                self.workqueue.update((scope, unit) for scope, unit in left.items() if not all(unit.values()))
+                for other in self.assigned_work:
+                    self._reschedule(other)
+            return died_of
+
+        def _reschedule(self, node: Any) -> None:
+            """Give a process work until it has two tests: with one, it would wait for word whether more are to come."""
+            super()._reschedule(node)
+            if self.workqueue and not node.shutting_down and self._pending_of(self.assigned_work[node]) < 2:
+                self._reschedule(node)
+
     config.option.loadscopereorder = False
     return ByGroup(config, log)
 
