@@ -30,13 +30,15 @@ class IvfKind:
     - `codes`: `rabitq` (bits of the rotated residual; Gao & Long 2024), `pq` (4-bit product quantisation; Jégou et al.
       2011, André et al. 2015), `int8` (residuals as bytes) or `flat` (vectors as stored; packed bits under hamming).
     - `bits`: of each element, with `rabitq`; 1 to 8.
+    - `energy`: with `rabitq`, codes cover as many principal directions as hold this share of the vectors' variance, where
+      these are clearly fewer than all.
     - `pq_m`: 4-bit codes in a row, with `pq`.
     - `sample`: rows that are learnt from.
     - `iterations`: of k-means.
     """
 
     name = "ivf"
-    version = 1
+    version = 2
     exhaustive = True
     metrics = frozenset(Metric)
     elements = frozenset({"float16", "float32", "float64", "int8", "uint8"})

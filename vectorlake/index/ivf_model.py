@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,9 +14,11 @@ from vectorlake.errors import CorruptDataError, InvalidInputError
 from vectorlake.index.ivf_options import FLAT, PQ, Shape, shape_of
 from vectorlake.index.protocol import Arrays, ArraySource, Config, Vectors
 from vectorlake.index.team import share
+from vectorlake.kernels.head import mixed, principal_directions
 from vectorlake.kernels.ivf.kmeans import k_means
+from vectorlake.kernels.ivf.multiply import PANEL, multiply, panels_of
 from vectorlake.kernels.ivf.nearest import nearest_centroids
-from vectorlake.kernels.ivf.rotation import random_rotation
+from vectorlake.kernels.ivf.rotation import MULTIPLE, random_rotation
 from vectorlake.kernels.ivf.transform import BITS, FINE, KEEP_LENGTH, ONE_LENGTH, transform_rows
 from vectorlake.kernels.metric import Metric
 from vectorlake.kernels.rows import Rows
@@ -27,12 +30,19 @@ _OFFSET: Final = "offset"
 _ORDER: Final = "rotation.order"
 _FACTORS: Final = "rotation.factors"
 _ACROSS: Final = "rotation.across"
+_DIRECTIONS: Final = "directions"
+_COVERED: Final = "covered"
+"""These two are there only where vectors are turned to principal directions."""
 _CODEBOOK: Final = "codebook"
 _SPREADS: Final = "spreads"
 """Files of earlier builds don't have it."""
 NAMES: Final = (_MEAN, _SCALE, _OFFSET, _ORDER, _FACTORS, _ACROSS, CENTROIDS, _CODEBOOK)
 
 _STEP: Final = 2048
+_ROWS_PER_DIRECTION: Final = 4
+"""So many at least in a sample: fewer seem to differ along fewer directions than they do."""
+_MOST_COVERED: Final = 0.75
+"""Of a vector's width: to cover more takes about as long as all."""
 _CODEBOOK_SAMPLE: Final = 8192
 _CODEBOOK_ITERATIONS: Final = 12
 
@@ -48,6 +58,8 @@ class Model:
         scale: what they are then divided by.
         offset: float32 [width], the mean, transformed: what inner products must be told of it. Zero but under dot.
         order, factors, across: the rotation (see `kernels.ivf.rotation`).
+        directions: float32 [width, width], rows to which vectors are turned instead, those first that vectors differ along
+            most; empty where they are rotated at random.
         centroids: float32 [partitions, width].
         codebook: float32 [m, 16, width / m], of product quantisation, else empty.
         spreads: float32 [partitions], mean squared distance of a partition's rows from its centroid; zeros where it is not
@@ -62,12 +74,18 @@ class Model:
     order: npt.NDArray[np.int32]
     factors: npt.NDArray[np.float32]
     across: npt.NDArray[np.float32]
+    directions: npt.NDArray[np.float32]
     centroids: npt.NDArray[np.float32]
     codebook: npt.NDArray[np.float32]
     spreads: npt.NDArray[np.float32]
 
     def arrays(self) -> Arrays:
         """The model as arrays."""
+        turned = {
+            # Half precision changes products by less than a code does by far.
+            _DIRECTIONS: self.directions.astype(np.float16),
+            _COVERED: np.array([self.shape.covered]),
+        }
         return {
             _MEAN: self.mean,
             _SCALE: np.array([self.scale]),
@@ -79,7 +97,13 @@ class Model:
             CENTROIDS: half if (half := _halved(self.centroids)) is not None else self.centroids,
             _CODEBOOK: self.codebook,
             _SPREADS: self.spreads,
+            **(turned if len(self.directions) else {}),
         }
+
+    @functools.cached_property
+    def turning(self) -> npt.NDArray[np.float32]:
+        """The directions as `kernels.ivf.multiply` takes them."""
+        return panels_of(self.directions)
 
     @property
     def by_dot(self) -> bool:
@@ -104,7 +128,12 @@ def model_of(arrays: Arrays | ArraySource, config: Config) -> Model:
     )
     centroids = centroids.astype(np.float32)
     spreads = np.array(arrays[_SPREADS]) if _SPREADS in arrays else np.zeros(len(centroids), np.float32)
-    shape = shape_of(config)
+    directions = np.empty((0, 0), np.float32)
+    covered = None
+    if _DIRECTIONS in arrays and _COVERED in arrays:
+        directions = np.asarray(arrays[_DIRECTIONS], np.float32)
+        covered = int(arrays[_COVERED][0])
+    shape = shape_of(config, covered)
     width = shape.width
     if (
         mean.shape != (config.dimension,)
@@ -114,12 +143,24 @@ def model_of(arrays: Arrays | ArraySource, config: Config) -> Model:
         or centroids.shape[1:] != (width,)
         or not len(centroids)
         or spreads.shape != (len(centroids),)
+        or (len(directions) and (directions.shape != (width, width) or not 0 < shape.covered <= width))
     ):
         raise CorruptDataError(
             f"the arrays of an ivf model don't fit vectors of dimension {config.dimension}: rebuild the index"
         )
     return Model(
-        config, shape, mean, float(scale[0]), offset, order, factors, across, centroids, codebook, spreads
+        config,
+        shape,
+        mean,
+        float(scale[0]),
+        offset,
+        order,
+        factors,
+        across,
+        directions,
+        centroids,
+        codebook,
+        spreads,
     )
 
 
@@ -169,7 +210,22 @@ def transformed(
         )
 
     share(work, rows.count, threads=threads, step=_STEP)
-    return targets, states, lengths
+    return _turned(model, targets, threads), states, lengths
+
+
+def _turned(model: Model, rows: npt.NDArray[np.float32], threads: int) -> npt.NDArray[np.float32]:
+    """Rows in the model's directions."""
+    width = model.shape.width
+    if not len(model.directions):
+        return rows
+    turned = np.empty((len(rows), len(model.turning) * PANEL), np.float32)
+    share(
+        lambda first, end: multiply(rows[first:end], model.turning, turned[first:end]),
+        len(rows),
+        threads=threads,
+        step=_STEP,
+    )
+    return turned if turned.shape[1] == width else np.ascontiguousarray(turned[:, :width])
 
 
 def train(vectors: Vectors, config: Config, *, rng: np.random.Generator, threads: int, memory: int) -> Model:
@@ -184,13 +240,13 @@ def train(vectors: Vectors, config: Config, *, rng: np.random.Generator, threads
     sample = vectors.sample(min(int(config.options["sample"]), fits), rng)
     if not len(sample):
         raise InvalidInputError("an ivf index can't be trained: the column has no vectors")
-    model = _untrained(sample, config, shape, rng)
+    options = config.options
+    model = _untrained(sample, config, rng, threads)
     rows, states, _ = transformed(model, sample, as_queries=False, threads=threads)
     del sample
     usable = rows if (states == FINE).all() else rows[states == FINE]
     if not len(usable):
         usable = np.zeros((1, shape.width), np.float32)
-    options = config.options
     learnt = k_means(usable, int(options["nlist"]), iterations=int(options["iterations"]), rng=rng)
     centroids = _neighbours_together(_rounded(learnt))
     codebook = np.empty((0, 16, 1), np.float32)
@@ -199,6 +255,28 @@ def train(vectors: Vectors, config: Config, *, rng: np.random.Generator, threads
     return dataclasses.replace(
         model, centroids=centroids, codebook=codebook, spreads=_spreads_of(usable, centroids)
     )
+
+
+def _principal(model: Model, sample: npt.NDArray[Any], threads: int) -> tuple[npt.NDArray[np.float32], int]:
+    """The directions to turn vectors to, and how many of them codes should cover to hold the energy asked for.
+
+    Those covered are mixed, so that all bits tell about as much. There are none where nearly all would have to be covered,
+    or the sample is too small to tell.
+    """
+    width = model.shape.width
+    none = np.empty((0, 0), np.float32), width
+    rows, states, _ = transformed(model, sample, as_queries=False, threads=threads)
+    rows = rows[states == FINE]
+    directions = principal_directions(rows) if len(rows) >= _ROWS_PER_DIRECTION * width else None
+    if directions is None:
+        return none
+    energies = np.square(rows @ directions.T, dtype=np.float32).sum(axis=0, dtype=np.float64)
+    reached = np.cumsum(energies) >= model.config.options["energy"] * energies.sum()
+    covered = -(-(int(reached.argmax()) + 1) // MULTIPLE) * MULTIPLE
+    if covered > _MOST_COVERED * width:
+        return none
+    turned = np.concatenate([mixed(directions[:covered]), directions[covered:]])
+    return turned.astype(np.float16).astype(np.float32), covered
 
 
 def _spreads_of(rows: npt.NDArray[np.float32], centroids: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -242,37 +320,38 @@ def _neighbours_together(centroids: npt.NDArray[np.float32]) -> npt.NDArray[np.f
     return np.ascontiguousarray(centroids[order])
 
 
-def _untrained(sample: npt.NDArray[Any], config: Config, shape: Shape, rng: np.random.Generator) -> Model:
+def _untrained(sample: npt.NDArray[Any], config: Config, rng: np.random.Generator, threads: int) -> Model:
     """A model that transforms, with no centroids yet."""
-    width = shape.width
-    order = np.empty((0, width), np.int32)
-    factors = np.empty((0, width), np.float32)
-    across = np.empty((0, 1, 1), np.float32)
-    if shape.rotates:
-        order, factors, across = random_rotation(width, rng)
-    mean = np.zeros(config.dimension)
-    scale = 1.0
+    shape = shape_of(config)
+    mean, scale = np.zeros(config.dimension), 1.0
     if config.metric is not Metric.HAMMING:
         mean, scale = _moments(sample, config)
-    none = np.empty((0, width), np.float32)
-    unknown = np.empty(0, np.float32)
-    blank = Model(
-        config,
-        shape,
-        np.zeros_like(mean),
-        scale,
-        np.zeros(width, np.float32),
-        order,
-        factors,
-        across,
-        none,
-        none,
-        unknown,
+    none = np.empty((0, shape.width), np.float32)
+    model = Model(
+        config=config,
+        shape=shape,
+        mean=mean,
+        scale=scale,
+        offset=np.zeros(shape.width, np.float32),
+        order=np.empty((0, shape.width), np.int32),
+        factors=none,
+        across=np.empty((0, 1, 1), np.float32),
+        directions=np.empty((0, 0), np.float32),
+        centroids=none,
+        codebook=none,
+        spreads=np.empty(0, np.float32),
     )
-    offset = blank.offset
-    if config.metric is Metric.DOT:
-        offset = transformed(blank, mean[None, :], as_queries=False, threads=1)[0][0]
-    return Model(config, shape, mean, scale, offset, order, factors, across, none, none, unknown)
+    if config.options.get("energy", 1.0) < 1.0:
+        directions, covered = _principal(model, sample, threads)
+        model = dataclasses.replace(model, shape=shape_of(config, covered), directions=directions)
+    if shape.rotates and not len(model.directions):
+        order, factors, across = random_rotation(shape.width, rng)
+        model = dataclasses.replace(model, order=order, factors=factors, across=across)
+    if model.by_dot:
+        still = dataclasses.replace(model, mean=np.zeros_like(mean))
+        offset = transformed(still, mean[None, :], as_queries=False, threads=1)[0][0]
+        model = dataclasses.replace(model, offset=offset)
+    return model
 
 
 def _moments(sample: npt.NDArray[Any], config: Config) -> tuple[npt.NDArray[np.float64], float]:

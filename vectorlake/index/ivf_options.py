@@ -9,14 +9,14 @@ from typing import Any, Final
 import numpy as np
 
 from vectorlake.errors import InvalidInputError
-from vectorlake.index.options import check_known, whole_number
+from vectorlake.index.options import check_known, share, whole_number
 from vectorlake.index.protocol import Config, Facts, Resolved
 from vectorlake.kernels.ivf.fastscan import PAIRS
 from vectorlake.kernels.ivf.rotation import padded
 from vectorlake.kernels.metric import Metric
 from vectorlake.schema import did_you_mean, listing
 
-KNOWN: Final = ("nlist", "codes", "bits", "pq_m", "sample", "iterations")
+KNOWN: Final = ("nlist", "codes", "bits", "energy", "pq_m", "sample", "iterations")
 RABITQ: Final = "rabitq"
 PQ: Final = "pq"
 INT8: Final = "int8"
@@ -27,6 +27,8 @@ _ROWS_PER_CENTROID: Final = 64
 _ITERATIONS: Final = 8
 _FEW_ELEMENTS: Final = 128
 """One bit for each of so few tells rows apart so badly that twice as many must be refined."""
+_ENERGY: Final = 0.95
+"""What lies beyond so much adds less to the error of one bit for each element than a longer code costs time."""
 _SMALL_SEGMENT: Final = 64
 """Up to so many rows there is one partition."""
 
@@ -58,9 +60,14 @@ def resolve(facts: Facts, options: Mapping[str, Any]) -> Resolved:
     if codes == RABITQ:
         bits = 2 if facts.dimension <= _FEW_ELEMENTS else 1
         why = f"{facts.dimension} elements: refining makes up for what a code of {bits} for each loses"
-        settle("bits", whole_number(options, "bits", least=1, most=MOST_BITS), bits, why)
-    elif options.get("bits") is not None:
-        raise InvalidInputError(f"bits goes with codes 'rabitq', not {codes!r}: leave it out")
+        bits = settle("bits", whole_number(options, "bits", least=1, most=MOST_BITS), bits, why)
+        energy = _ENERGY if bits == 1 else 1.0
+        why = f"with a code of {bits} for each element, as exact as it needs to be"
+        settle("energy", share(options, "energy"), energy, why)
+    else:
+        for name in ("bits", "energy"):
+            if options.get(name) is not None:
+                raise InvalidInputError(f"{name} goes with codes 'rabitq', not {codes!r}: leave it out")
     if codes == PQ:
         parts = whole_number(options, "pq_m", least=1, most=facts.dimension)
         settle(
@@ -115,6 +122,7 @@ class Shape:
 
     Attributes:
         width: elements of a transformed vector.
+        covered: how many of them, from the first on, a code of bits covers.
         planes: bit planes of a code.
         pairs: bytes of a row's code in one plane (table look-ups); else of its whole code.
         interleaved: whether codes are stored for table look-ups.
@@ -122,6 +130,7 @@ class Shape:
     """
 
     width: int
+    covered: int
     planes: int
     pairs: int
     interleaved: bool
@@ -141,17 +150,20 @@ class Shape:
         return 32 * self.pairs if self.interleaved else 4 * self.width
 
 
-def shape_of(config: Config) -> Shape:
-    """The shape of an index."""
+def shape_of(config: Config, covered: int | None = None) -> Shape:
+    """The shape of an index whose codes of bits cover so many elements of a transformed vector, or all."""
     codes = config.options["codes"]
     dimension = config.dimension
     if config.metric is Metric.HAMMING:
-        return Shape(8 * dimension, 1, -(-dimension // PAIRS) * PAIRS, interleaved=True, rotates=False)
+        return Shape(
+            8 * dimension, 8 * dimension, 1, -(-dimension // PAIRS) * PAIRS, interleaved=True, rotates=False
+        )
     if codes == RABITQ:
         width = padded(dimension)
-        return Shape(width, config.options["bits"], width // 8, interleaved=True, rotates=True)
+        covered = width if covered is None else covered
+        return Shape(width, covered, config.options["bits"], covered // 8, interleaved=True, rotates=True)
     if codes == PQ:
         bytes_ = -(-config.options["pq_m"] // 2)
-        return Shape(dimension, 1, -(-bytes_ // PAIRS) * PAIRS, interleaved=True, rotates=False)
+        return Shape(dimension, dimension, 1, -(-bytes_ // PAIRS) * PAIRS, interleaved=True, rotates=False)
     item = 1 if codes == INT8 else np.dtype(config.element).itemsize
-    return Shape(dimension, 1, dimension * item, interleaved=False, rotates=False)
+    return Shape(dimension, dimension, 1, dimension * item, interleaved=False, rotates=False)

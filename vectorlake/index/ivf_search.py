@@ -307,7 +307,9 @@ class IvfSearcher:
             fill_bit_tables(np.require(asked, np.uint8, ["C", "W"]), tables)
         else:
             fill_tables(
-                queries,
+                queries
+                if shape.covered == shape.width
+                else np.ascontiguousarray(queries[:, : shape.covered]),
                 shape.planes,
                 FINE if self._fine else COARSE,
                 self._model.codebook,

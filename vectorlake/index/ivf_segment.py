@@ -128,8 +128,8 @@ def arranged(model: Model, parts: Sequence[Encoded], *, threads: int) -> Arrays:
 
 def build(model: Model, blocks: Iterable[Block], *, threads: int, memory: int) -> Arrays:
     """Encode rows as one segment."""
-    # A row as stored, transformed, and its code.
-    row_bytes = 16 * model.shape.width + model.shape.row_bytes
+    # A row as stored, transformed in two steps, and its code.
+    row_bytes = 20 * model.shape.width + model.shape.row_bytes
     step = max(BLOCK, memory // (4 * row_bytes))
     parts = [
         encoded(model, Block(block.vectors[s : s + step], block.row_ids[s : s + step]), threads=threads)

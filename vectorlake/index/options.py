@@ -42,3 +42,17 @@ def whole_number(options: Mapping[str, Any], name: str, *, least: int, most: int
         limits = f"at least {least}" if most is None else f"from {least} to {most}"
         raise InvalidInputError(f"{name} must be an integer {limits}, not {value!r}")
     return value
+
+
+def share(options: Mapping[str, Any], name: str) -> float | None:
+    """An option that is a number above 0 and at most 1; None if it was not given.
+
+    Raises:
+        InvalidInputError: it is something else.
+    """
+    value = options.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise InvalidInputError(f"{name} must be a number above 0 and at most 1, not {value!r}")
+    return float(value)

@@ -4,8 +4,9 @@ With r a row's residual from its partition's centroid c, v what its code stands 
 
     <r, q - c>  is about  g (<v, q> - <v, c>)
 
-where g = |r|**2 / <r, v> for codes of bits, which makes the estimate unbiased over random rotations (RaBitQ, Gao & Long
-2024; with more bits, Gao et al. 2025), and the least-squares factor <r, v> / |v|**2 for others. So the estimated distance
+where g = |h|**2 / <h, v> for codes of bits, h the elements of r that the code covers, which makes the estimate unbiased over
+random rotations (RaBitQ, Gao & Long 2024; with more bits, Gao et al. 2025), and the least-squares factor <r, v> / |v|**2 for
+others. What a code does not cover counts by its length, as if it were orthogonal to the query's. So the estimated distance
 is constant + factor * <v, q> + shift, where the shift depends on the query and the partition only:
 
     l2, cosine:  |q - x|**2 = |q - c|**2 + |r|**2 - 2 <r, q - c>
@@ -158,12 +159,13 @@ def encode_rows(
         states: uint8 [m], see `transform`.
         partitions: int32 [m], each row's.
         first, end: the rows.
-        codes: uint8 [m, bytes], written.
+        codes: uint8 [m, bytes], written; those of bits cover as many elements, from the first on, as they have bits for.
         terms: float32 [m, 2], written: constant and factor.
     """
     dimension = rows.shape[1]
+    covered = codes.shape[1] // planes * 8 if way == BY_BITS else dimension
     residual = np.empty(dimension, np.float32)
-    decoded = np.zeros(dimension, np.float32)
+    decoded = np.zeros(covered, np.float32)
     for row in range(first, end):
         if states[row] == DEAD or states[row] == WILD:
             codes[row] = 0
@@ -174,16 +176,16 @@ def encode_rows(
         for i in range(dimension):
             residual[i] = rows[row, i] - centroid[i]
         if way == BY_BITS:
-            _code_bits(residual, planes, decoded)
+            _code_bits(residual[:covered], planes, decoded)
             _pack_bits(decoded, planes, codes[row])
         elif way == BY_PRODUCT:
             _code_product(residual, codebook, decoded, codes[row])
         else:
             _code_bytes(residual, decoded, codes[row])
         square = dot(residual, residual)
-        product = dot(residual, decoded)
+        product = dot(decoded, residual)
         divisor = product if way == BY_BITS else dot(decoded, decoded)
-        dividend = square if way == BY_BITS else product
+        dividend = dot(residual[:covered], residual) if way == BY_BITS else product
         factor = dividend / divisor if divisor > 0 else np.float32(0)
         known = factor * dot(decoded, centroid)
         if by_dot:
