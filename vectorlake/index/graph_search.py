@@ -35,6 +35,8 @@ _NOBODY: Final = np.empty(0, np.int64)
 class GraphSearcher:
     """A segment, open."""
 
+    divides = True
+
     def __init__(
         self,
         row_ids: Ints,

@@ -126,6 +126,11 @@ class IvfSearcher:
         self._as_stored = codes == FLAT
 
     @property
+    def divides(self) -> bool:
+        """Not where partitions are fetched: those that several queries probe are then fetched once."""
+        return self._segment.local
+
+    @property
     def row_ids(self) -> npt.NDArray[np.int64]:
         ids: npt.NDArray[np.int64] = self._segment[ROW_IDS]
         return ids

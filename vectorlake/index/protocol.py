@@ -250,3 +250,9 @@ class IndexKind(Protocol):
 def takes_several(kind: IndexKind) -> bool:
     """Whether a kind indexes columns whose rows have several vectors, and only those; it says so by `several = True`."""
     return bool(getattr(kind, "several", False))
+
+
+def divides(searcher: Searcher) -> bool:
+    """Whether parts of a batch take a searcher no longer than the whole, so that each thread takes some from nominating to
+    measuring; it says so by `divides = True`."""
+    return bool(getattr(searcher, "divides", False))

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from vectorlake.errors import CorruptDataError, DamagedIndexWarning
-from vectorlake.index.protocol import Ask, Nominated
+from vectorlake.index.protocol import Ask, Nominated, divides
 from vectorlake.index.slots import allowed_slots
 from vectorlake.kernels import Metric
 from vectorlake.kernels.heap import NO_ROW
 from vectorlake.kernels.rows import Rows as Matrix
-from vectorlake.kernels.team import cores
+from vectorlake.kernels.team import Team, cores
 from vectorlake.search.exact import nearest_among
 from vectorlake.search.found import Found
 from vectorlake.search.heaps import Heaps
@@ -44,6 +44,11 @@ _FARTHER: Final = 4
 """So many times as much is looked at where too few rows were found."""
 _FEW: Final = 4
 """So many queries are searched by one thread, where nobody says."""
+_LEAST_PART: Final = 32
+_LARGEST_PART: Final = 256
+"""Parts of a batch that a thread takes: in fewer queries, few look at the same rows; the tables of more fill its cache."""
+_SHARES: Final = 2
+"""A thread takes one part of so many for each of them of what is left, so that none waits long for the last."""
 
 
 _PROBE: Final = Choice(Strategy.PROBE, {})
@@ -66,6 +71,17 @@ class Trace:
         now = time.perf_counter_ns()
         self.stages[stage] = self.stages.get(stage, 0) + now - since
         return now
+
+    def merge(self, parts: Sequence[Trace], since: int) -> None:
+        """Add what threads did side by side: their stages share the time since then as they share that of all threads."""
+        passed = time.perf_counter_ns() - since
+        whole = max(1, sum(sum(part.stages.values()) for part in parts))
+        for part in parts:
+            self.probed += part.probed
+            self.scored += part.scored
+            self.candidates += part.candidates
+            for stage, took in part.stages.items():
+                self.stages[stage] = self.stages.get(stage, 0) + passed * took // whole
 
 
 class IndexEngine:
@@ -207,6 +223,27 @@ class IndexEngine:
         return self.effort, self.choice
 
     def _probe(self, first: int, end: int, effort: Effort, heaps: Heaps, threads: int) -> None:
+        """Nominate and measure for queries [first, end)."""
+        parts = _parts(first, end, threads)
+        segments = self.prepared.segments
+        if len(parts) == 1 or not all(divides(s.searcher) and s.vectors is not None for s in segments):
+            self._probe_part(first, end, effort, heaps, threads, self.trace)
+            return
+        now = time.perf_counter_ns()
+        traces: list[Trace] = []
+
+        def probe(first: int, end: int) -> None:
+            trace = Trace()
+            traces.append(trace)
+            self._probe_part(first, end, effort, heaps, 1, trace)
+
+        with Team(min(threads, len(parts))) as team:
+            team.run(probe, parts)
+        self.trace.merge(traces, now)
+
+    def _probe_part(
+        self, first: int, end: int, effort: Effort, heaps: Heaps, threads: int, trace: Trace
+    ) -> None:
         segments, chosen = self.prepared.segments, self._chosen
         now = time.perf_counter_ns()
         ask = self._ask(first, end, effort, threads)
@@ -214,14 +251,14 @@ class IndexEngine:
         for index, segment in enumerate(segments):
             asked.append((segment, self._nominate(segment, ask, chosen, index)))
         slots = best_slots([nominated for _, nominated in asked], effort.pool)
-        now = self.trace.took("probe", now)
+        now = trace.took("probe", now)
         part = Heaps(heaps.distances[first:end], heaps.row_ids[first:end])
         for (segment, nominated), nominees in zip(asked, slots, strict=True):
-            self.trace.probed += nominated.probed
-            self.trace.scored += nominated.scored
+            trace.probed += nominated.probed
+            trace.scored += nominated.scored
             self._measure(first, end, segment, nominees, part, threads)
-            self.trace.candidates += int(np.count_nonzero(nominees >= 0))
-        self.trace.took("refine", now)
+            trace.candidates += int(np.count_nonzero(nominees >= 0))
+        trace.took("refine", now)
 
     def _probe_farther(self, effort: Effort, k: int, heaps: Heaps, threads: int) -> None:
         """Ask again, for more, where fewer than k rows were found though there are so many: small partitions hold few."""
@@ -363,3 +400,15 @@ def best_slots(nominated: Sequence[Nominated], pool: int) -> list[npt.NDArray[np
     estimates = np.concatenate([one.estimates for one in nominated], axis=1)
     limit = np.partition(estimates, pool - 1, axis=1)[:, pool - 1, None]
     return [np.where(one.estimates <= limit, part, -1) for one, part in zip(nominated, slots, strict=True)]
+
+
+def _parts(first: int, end: int, threads: int) -> list[tuple[int, int]]:
+    """Ranges of queries, for threads that take one after another: ever smaller ones, as one core may be slower."""
+    parts = []
+    while first < end:
+        size = end - first
+        if threads > 1:
+            size = min(size, _LARGEST_PART, max(_LEAST_PART, size // (_SHARES * threads)))
+        parts.append((first, first + size))
+        first += size
+    return parts
