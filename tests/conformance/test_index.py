@@ -310,6 +310,7 @@ def test_empty_blocks_and_no_blocks(name: str, options: dict[str, Any]) -> None:
 @each_kind
 def test_merging_is_building_the_union(name: str, options: dict[str, Any]) -> None:
     vectors = clustered(ROWS, element_of(name))
+    vectors[1:ROWS:7] = vectors[0 : ROWS - 1 : 7]  # duplicates, side by side and so in one part
     made = recipe(name, options)
     trained = made.train(vectors)
     ids = np.random.default_rng(5).permutation(ROWS)

@@ -51,6 +51,28 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> tuple[vl.Table, np.ndarra
     return make_table(str(tmp_path_factory.mktemp("lake")))
 
 
+@pytest.mark.parametrize("kind", ["ivf", "graph", "flat"])
+@pytest.mark.parametrize("filter_", [None, '"group" < 4'])
+def test_threads_change_nothing(kind: str, filter_: str | None, tmp_path: Path) -> None:
+    """A batch is shared out in parts, each nominated and measured by one thread, with the same answer and counts."""
+    table, vectors = make_table(str(tmp_path), kind=kind)
+    table.optimize_indexes()
+    queries = np.concatenate([vectors, vectors + 0.5])[:700]
+    options: dict[str, Any] = {"index": "ix", "target_recall": 0.9, "filter": filter_}
+    alone = table.explain_knn(queries, threads=1, **options)
+    for threads in (2, 3):
+        together = table.explain_knn(queries, threads=threads, **options)
+        assert together.found.equals(alone.found)
+        assert (together.probed, together.scored, together.candidates) == (
+            alone.probed,
+            alone.scored,
+            alone.candidates,
+        )
+        if filter_ is None:
+            stages = together.milliseconds
+            assert 0 < stages["probe"] + stages["refine"] <= stages["total"]
+
+
 @pytest.mark.parametrize("metric", ["l2", "cosine", "dot"])
 @pytest.mark.parametrize(("vector_format", "nulls", "element", "local"), [
     ("lance", False, "f32", True), ("lance", True, "f16", True), ("parquet", False, "f32", True),

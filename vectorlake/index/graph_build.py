@@ -148,6 +148,8 @@ class _Building:
         if plan.code == METRIC_DOT and len(records):
             self._heights = np.sqrt(np.maximum(self._squares.max() - self._squares, 0))
         facts[:, 8:12] = self._heights[:, None].view(np.uint8)
+        # Vectors of an earlier graph tell of its guests, and searches for neighbours would look for them here.
+        self._tell_guests(slice(None), np.full(1, -1, np.int32))
         self._host_of = self._duplicates()
         self._vertices: Ints = np.flatnonzero(
             (self._squares != UNUSABLE) & (self._host_of == np.arange(len(records)))
@@ -373,10 +375,13 @@ class _Building:
         runs = np.empty(len(guests) + len(owners), np.int32)
         runs[heads] = counts
         runs[np.delete(np.arange(len(runs)), heads)] = guests
-        start = self._layout.vector + self._layout.padded + 12
-        self._records[:, start : start + 4] = np.full(1, -1, np.int32).view(np.uint8)
-        self._records[owners, start : start + 4] = heads.astype(np.int32)[:, None].view(np.uint8)
+        self._tell_guests(owners, heads.astype(np.int32))
         return runs
+
+    def _tell_guests(self, slots: Ints | slice, places: Slots) -> None:
+        """Write into records where their guests begin; -1 where there are none."""
+        start = self._layout.vector + self._layout.padded + 12
+        self._records[slots, start : start + 4] = places[:, None].view(np.uint8)
 
 
 def vectors_of(records: Bytes, layout: Layout) -> npt.NDArray[Any]:
