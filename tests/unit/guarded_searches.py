@@ -9,7 +9,7 @@ import pyarrow as pa
 
 import vectorlake as vl
 
-ROWS, DIMENSION, QUERIES = 1500, 72, 40
+ROWS, DIMENSION, QUERIES = 800, 72, 40
 
 
 def main(folder: str) -> None:
