@@ -16,16 +16,23 @@ extern void __libc_free(void *);
 #define PAGE ((size_t)4096)
 #define LEAST ((size_t)512)
 #define REGION ((size_t)1 << 44)
+/* Each block takes two of the mappings that a process may have, 65,530 where nobody allowed more. */
+#define MOST ((size_t)20000)
+#define FRESH (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
 #define UP(size, to) (((size) + (to) - 1) / (to) * (to))
 
 /* What stands right before a block. */
 struct head { size_t size, pages; };
 
 static char *region;
-static _Atomic size_t used;
+static _Atomic size_t used, live;
+static _Atomic int on = 1;
+
+/* Whether blocks that are asked for from now on are guarded. */
+void guard(int wanted) { on = wanted; }
 
 __attribute__((constructor)) static void reserve(void) {
-    void *at = mmap(NULL, REGION, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *at = mmap(NULL, REGION, PROT_NONE, FRESH, -1, 0);
     if (at != MAP_FAILED) region = at;
 }
 
@@ -36,11 +43,13 @@ static struct head *guarded(void *at) {
 static void *block(size_t alignment, size_t size) {
     if (alignment < 16) alignment = 16;
     if (!region || size < LEAST || size > REGION / 16 || alignment > PAGE) return NULL;
+    if (!on || live >= MOST) return NULL;
     size_t body = UP(size, alignment), pages = UP(body + sizeof(struct head), PAGE);
     size_t start = atomic_fetch_add(&used, pages + PAGE);
     if (start + pages + PAGE > REGION || mprotect(region + start, pages, PROT_READ | PROT_WRITE)) return NULL;
     char *at = region + start + pages - body;
     *guarded(at) = (struct head){size, pages};
+    live++;
     return at;
 }
 
@@ -82,8 +91,8 @@ void free(void *at) {
     }
     size_t pages = head->pages;
     char *start = (char *)((uintptr_t)at / PAGE * PAGE) + UP((uintptr_t)at % PAGE + UP(head->size, 16), PAGE) - pages;
-    madvise(start, pages, MADV_DONTNEED);
-    mprotect(start, pages, PROT_NONE);
+    mmap(start, pages, PROT_NONE, FRESH | MAP_FIXED, -1, 0);
+    live--;
 }
 
 size_t malloc_usable_size(void *at) {
