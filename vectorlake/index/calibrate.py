@@ -24,7 +24,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from vectorlake.index.protocol import Ask, Config, IndexKind, Nominated, Searcher, Vectors
+from vectorlake.index.protocol import Ask, Config, IndexKind, Nominated, Searcher, Vectors, compared
 from vectorlake.kernels import ExactKnn, Metric
 
 Calibration = tuple[tuple[int, int, float], ...]
@@ -37,7 +37,7 @@ _NEWS: Final = 0.87
 _SURELY: Final = 1.64
 """So many standard errors are taken off what was found: of other rows as many are found, 19 times of 20."""
 _CODE: Final = 0.006
-"""Cost of comparing one code, for each element of a vector, in nanoseconds; only the ratio to the next matters."""
+"""Cost of comparing one code, for each element that it covers, in nanoseconds; only the ratio to the next matters."""
 _ROW: Final = 0.6
 """Cost of measuring one nominated row, likewise."""
 _NOWHERE: Final = np.iinfo(np.int64).max
@@ -91,7 +91,7 @@ def calibrate(
         # The best of few are the first of the best of many.
         nominated = searcher.search(Ask(sent, max(pools) + 1, effort, threads=threads, omitted=own))
         ranks = _ranks_of(nominated, own, right, len(searcher.row_ids))
-        each = nominated.scored / len(asked) * config.dimension * _CODE
+        each = nominated.scored / len(asked) * compared(searcher, config) * _CODE
         for pool in pools:
             cost = each + pool * config.dimension * _ROW
             rungs.append((cost, effort, pool, _recall(ranks, pool, truth)))

@@ -126,6 +126,10 @@ class IvfSearcher:
         self._as_stored = codes == FLAT
 
     @property
+    def compared(self) -> int:
+        return min(self._model.shape.covered, self._model.config.dimension)
+
+    @property
     def divides(self) -> bool:
         """Not where partitions are fetched: those that several queries probe are then fetched once."""
         return self._segment.local

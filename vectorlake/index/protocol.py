@@ -256,3 +256,8 @@ def divides(searcher: Searcher) -> bool:
     """Whether parts of a batch take a searcher no longer than the whole, so that each thread takes some from nominating to
     measuring; it says so by `divides = True`."""
     return bool(getattr(searcher, "divides", False))
+
+
+def compared(searcher: Searcher, config: Config) -> int:
+    """For how many elements of a vector comparing a code costs; fewer than there are where it says so by `compared`."""
+    return int(getattr(searcher, "compared", config.dimension))
