@@ -62,8 +62,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
             left = self.assigned_work.pop(node)
             died_of = next((test for unit in left.values() for test, done in unit.items() if not done), None)
             if died_of is not None:
-                for unit in left.values():
-                    unit.update((test, True) for test in unit if test == died_of)
+                left[self._split_scope(died_of)][died_of] = True
                 self.workqueue.update((scope, unit) for scope, unit in left.items() if not all(unit.values()))
                 for other in self.assigned_work:
                     self._reschedule(other)

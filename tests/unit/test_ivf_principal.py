@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import vectorlake as vl
-from vectorlake.index.ivf_model import Model, model_of, train, transformed
-from vectorlake.index.protocol import Config
+from vectorlake.index.ivf import IvfKind
+from vectorlake.index.ivf_model import Model, model_of, transformed
 from vectorlake.kernels.metric import Metric
+from vectorlake.testing.index_kinds import Recipe
 
 DIMENSION, RANK, ROWS, QUERIES = 96, 24, 3000, 50
 
@@ -23,20 +24,10 @@ def along_few(count: int, seed: int = 1) -> np.ndarray:
     return (points + 0.05 * rng.standard_normal((count, DIMENSION)) + 0.3).astype("f4")
 
 
-class Sampled:
-    """Vectors in memory, as training takes them."""
-
-    def __init__(self, rows: np.ndarray) -> None:
-        self._rows = rows
-
-    def sample(self, count: int, _rng: np.random.Generator) -> np.ndarray:
-        return self._rows[:count]
-
-
 def trained(rows: np.ndarray, metric: Metric = Metric.L2, **options: object) -> Model:
-    settled = {"nlist": 8, "codes": "rabitq", "bits": 1, "energy": 0.95, "sample": 10_000, "iterations": 3}
-    config = Config("ivf", metric, rows.shape[1], "float32", {**settled, **options})
-    model = train(Sampled(rows), config, rng=np.random.default_rng(0), threads=2, memory=1 << 28)  # type: ignore[arg-type]
+    chosen = {"nlist": 8, "bits": 1, "energy": 0.95, "sample": 10_000, "iterations": 3, **options}
+    config, arrays = Recipe(IvfKind(), metric, chosen, threads=2).train(rows)
+    model = model_of(arrays, config)
     again = model_of(model.arrays(), config)
     assert again.shape == model.shape
     np.testing.assert_array_equal(again.directions, model.directions)
@@ -100,7 +91,6 @@ def test_searches_equal_the_scan_when_all_is_looked_at(metric: str, bits: int, t
     assert len(pairs[0] & pairs[1]) > 0.95 * len(pairs[1])
     table.append({"vec": along_few(200, seed=3)})
     table.optimize_indexes()
-    table = table.refresh() or table
     exact = table.knn(asked, metric=metric, mode="exact")
     assert table.knn(asked, metric=metric, index="ix", nprobe=12, pool=2 * ROWS).equals(exact)
 

@@ -96,18 +96,18 @@ def _let_go_in(block: list[ast.stmt]) -> Iterator[tuple[int, str]]:
             continue
         for name in sorted(_stored(made)):
             last = max(i for i, statement in enumerate(block) if name in _names(statement))
-            told = {name}
+            told: set[str] = set()
             for i, statement in enumerate(block[place + 1 :], place + 1):
                 tells = _tells(statement, name)
                 if tells and not isinstance(statement, ast.For | ast.While) and i == last:
                     yield made.lineno, name
                     break
-                if (told - {name}) & _names(statement) and i > last:
+                if told & _names(statement) and i > last:
                     yield made.lineno, name
                     break
                 for inside in ast.walk(statement):
                     if isinstance(inside, ast.Assign) and (
-                        _tells(inside.value, name) or (told - {name}) & _names(inside.value)
+                        _tells(inside.value, name) or told & _names(inside.value)
                     ):
                         told |= _stored(inside)
 
