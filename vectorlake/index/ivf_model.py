@@ -81,12 +81,7 @@ class Model:
 
     def arrays(self) -> Arrays:
         """The model as arrays."""
-        turned = {
-            # Half precision changes products by less than a code does by far.
-            _DIRECTIONS: self.directions.astype(np.float16),
-            _COVERED: np.array([self.shape.covered]),
-        }
-        return {
+        arrays = {
             _MEAN: self.mean,
             _SCALE: np.array([self.scale]),
             _OFFSET: self.offset,
@@ -97,8 +92,12 @@ class Model:
             CENTROIDS: half if (half := _halved(self.centroids)) is not None else self.centroids,
             _CODEBOOK: self.codebook,
             _SPREADS: self.spreads,
-            **(turned if len(self.directions) else {}),
         }
+        if len(self.directions):
+            # They were rounded to this when they were found.
+            arrays[_DIRECTIONS] = self.directions.astype(np.float16)
+            arrays[_COVERED] = np.array([self.shape.covered])
+        return arrays
 
     @functools.cached_property
     def turning(self) -> npt.NDArray[np.float32]:
@@ -215,7 +214,6 @@ def transformed(
 
 def _turned(model: Model, rows: npt.NDArray[np.float32], threads: int) -> npt.NDArray[np.float32]:
     """Rows in the model's directions."""
-    width = model.shape.width
     if not len(model.directions):
         return rows
     turned = np.empty((len(rows), len(model.turning) * PANEL), np.float32)
@@ -225,7 +223,7 @@ def _turned(model: Model, rows: npt.NDArray[np.float32], threads: int) -> npt.ND
         threads=threads,
         step=_STEP,
     )
-    return turned if turned.shape[1] == width else np.ascontiguousarray(turned[:, :width])
+    return np.ascontiguousarray(turned[:, : model.shape.width])
 
 
 def train(vectors: Vectors, config: Config, *, rng: np.random.Generator, threads: int, memory: int) -> Model:

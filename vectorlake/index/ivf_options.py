@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from vectorlake.errors import InvalidInputError
-from vectorlake.index.options import check_known, share, whole_number
+from vectorlake.index.options import check_known, fraction, whole_number
 from vectorlake.index.protocol import Config, Facts, Resolved
 from vectorlake.kernels.ivf.fastscan import PAIRS
 from vectorlake.kernels.ivf.rotation import padded
@@ -63,7 +63,7 @@ def resolve(facts: Facts, options: Mapping[str, Any]) -> Resolved:
         bits = settle("bits", whole_number(options, "bits", least=1, most=MOST_BITS), bits, why)
         energy = _ENERGY if bits == 1 else 1.0
         why = f"with a code of {bits} for each element, as exact as it needs to be"
-        settle("energy", share(options, "energy"), energy, why)
+        settle("energy", fraction(options, "energy"), energy, why)
     else:
         for name in ("bits", "energy"):
             if options.get(name) is not None:

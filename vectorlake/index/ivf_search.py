@@ -14,6 +14,7 @@ from vectorlake.index.ivf_model import Model, transformed
 from vectorlake.index.ivf_options import FLAT, INT8, PQ
 from vectorlake.index.ivf_segment import BLOCKS, checked_first_blocks
 from vectorlake.index.protocol import ROW_IDS, ArraySource, Ask, Nominated
+from vectorlake.index.team import parts_of
 from vectorlake.kernels.ivf.fastscan import BLOCK, COARSE, FINE
 from vectorlake.kernels.ivf.multiply import PANEL, multiply, panels_of
 from vectorlake.kernels.ivf.probe import choose_probes
@@ -27,12 +28,6 @@ from vectorlake.kernels.team import Team
 
 _AT_ONCE: Final = 4096
 """Queries that are shared out to threads at a time."""
-_TOGETHER: Final = 256
-"""Queries that are scanned together at most: their tables stay in a core's cache."""
-_PARTS: Final = 4
-"""For each thread so many parts of a batch: none waits long for the last."""
-_WORTHWHILE: Final = 32
-"""A part of so many queries is not cut further: each would pass over all codes by itself."""
 _FINE_FROM: Final = 3
 """From so many bits on, coarse tables would add noticeably to the error of the code."""
 _EARLY_ROWS: Final = 8
@@ -181,10 +176,7 @@ class IvfSearcher:
             probe(first, end)
             nominate(first, end)
 
-        step = min(_TOGETHER, count)
-        if threads > 1:
-            step = min(step, max(_WORTHWHILE, -(-count // (_PARTS * threads))))
-        parts = [(first, min(first + step, count)) for first in range(0, count, step)]
+        parts = parts_of(count, threads)
         addresses = self._addresses
         with Team(min(threads, len(parts))) as team:
             if self._segment.local:
@@ -316,9 +308,7 @@ class IvfSearcher:
             fill_bit_tables(np.require(asked, np.uint8, ["C", "W"]), tables)
         else:
             fill_tables(
-                queries
-                if shape.covered == shape.width
-                else np.ascontiguousarray(queries[:, : shape.covered]),
+                np.ascontiguousarray(queries[:, : shape.covered]),
                 shape.planes,
                 FINE if self._fine else COARSE,
                 self._model.codebook,

@@ -44,7 +44,7 @@ def whole_number(options: Mapping[str, Any], name: str, *, least: int, most: int
     return value
 
 
-def share(options: Mapping[str, Any], name: str) -> float | None:
+def fraction(options: Mapping[str, Any], name: str) -> float | None:
     """An option that is a number above 0 and at most 1; None if it was not given.
 
     Raises:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from vectorlake.errors import CorruptDataError, DamagedIndexWarning
 from vectorlake.index.protocol import Ask, Nominated, divides
 from vectorlake.index.slots import allowed_slots
+from vectorlake.index.team import parts_of
 from vectorlake.kernels import Metric
 from vectorlake.kernels.heap import NO_ROW
 from vectorlake.kernels.rows import Rows as Matrix
@@ -44,11 +45,6 @@ _FARTHER: Final = 4
 """So many times as much is looked at where too few rows were found."""
 _FEW: Final = 4
 """So many queries are searched by one thread, where nobody says."""
-_LEAST_PART: Final = 32
-_LARGEST_PART: Final = 256
-"""Parts of a batch that a thread takes: in fewer queries, few look at the same rows; the tables of more fill its cache."""
-_SHARES: Final = 2
-"""A thread takes one part of so many for each of them of what is left, so that none waits long for the last."""
 
 
 _PROBE: Final = Choice(Strategy.PROBE, {})
@@ -224,18 +220,19 @@ class IndexEngine:
 
     def _probe(self, first: int, end: int, effort: Effort, heaps: Heaps, threads: int) -> None:
         """Nominate and measure for queries [first, end)."""
-        parts = _parts(first, end, threads)
+        parts = parts_of(end - first, threads)
+        together = threads < 2 or len(parts) < 2
         segments = self.prepared.segments
-        if len(parts) == 1 or not all(divides(s.searcher) and s.vectors is not None for s in segments):
+        if together or not all(divides(s.searcher) and s.vectors is not None for s in segments):
             self._probe_part(first, end, effort, heaps, threads, self.trace)
             return
         now = time.perf_counter_ns()
         traces: list[Trace] = []
 
-        def probe(first: int, end: int) -> None:
+        def probe(low: int, high: int) -> None:
             trace = Trace()
             traces.append(trace)
-            self._probe_part(first, end, effort, heaps, 1, trace)
+            self._probe_part(first + low, first + high, effort, heaps, 1, trace)
 
         with Team(min(threads, len(parts))) as team:
             team.run(probe, parts)
@@ -244,6 +241,7 @@ class IndexEngine:
     def _probe_part(
         self, first: int, end: int, effort: Effort, heaps: Heaps, threads: int, trace: Trace
     ) -> None:
+        """Nominate for queries [first, end) in all segments, then measure."""
         segments, chosen = self.prepared.segments, self._chosen
         now = time.perf_counter_ns()
         ask = self._ask(first, end, effort, threads)
@@ -400,15 +398,3 @@ def best_slots(nominated: Sequence[Nominated], pool: int) -> list[npt.NDArray[np
     estimates = np.concatenate([one.estimates for one in nominated], axis=1)
     limit = np.partition(estimates, pool - 1, axis=1)[:, pool - 1, None]
     return [np.where(one.estimates <= limit, part, -1) for one, part in zip(nominated, slots, strict=True)]
-
-
-def _parts(first: int, end: int, threads: int) -> list[tuple[int, int]]:
-    """Ranges of queries, for threads that take one after another: ever smaller ones, as one core may be slower."""
-    parts = []
-    while first < end:
-        size = end - first
-        if threads > 1:
-            size = min(size, _LARGEST_PART, max(_LEAST_PART, size // (_SHARES * threads)))
-        parts.append((first, first + size))
-        first += size
-    return parts
