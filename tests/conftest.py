@@ -3,10 +3,12 @@ process runs what."""
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +20,11 @@ from vectorlake.testing.s3 import S3Server, s3_server
 
 if TYPE_CHECKING:
     from job_kills import Kills
+
+# Some hundred processes of one run import what the first has compiled, and pytest rewrites each test file once, and not
+# in every process and every run: worth a minute and more where the environment forbids to keep bytecode, as in images.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 ENGINES: Final = ("spark", "ray")
 """Engines that take long to start: all tests of one run in one process, which starts it once."""
