@@ -39,14 +39,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=200 * 1024**2,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    # Here, for workers import this module, and have no other tests on their path.
+    from on_ray import start_ray
+
+    start_ray()
     yield
     ray.shutdown()
 

@@ -83,6 +83,11 @@ def start_ray() -> None:
         object_store_memory=200 * 1024**2,
         log_to_driver=False,
         logging_level=logging.ERROR,
+        # A worker takes two seconds of a core to start and import: none in vain, and none that is idle is ended for another.
+        _system_config={
+            "prestart_worker_first_driver": False,
+            "idle_worker_killing_time_threshold_ms": 600_000,
+        },
     )
     ray.data.DataContext.get_current().enable_progress_bars = False
 
