@@ -31,8 +31,11 @@ LINKED = [
     *sorted((ROOT / "docs" / "spec").glob("*.md")),
     *sorted((ROOT / "docs" / "rfcs").glob("*.md")),
 ]
-RUN_ELSEWHERE = {"ray": "tests/connectors/test_ray.py, in the cluster that it has"}
-"""Pages that another test runs, since what they need takes long to start."""
+RUN_ELSEWHERE = {
+    "ray": "tests/connectors/test_ray.py, in the cluster that it has",
+    "README": "test_readme_commands_run, which needs what its Python blocks have made",
+}
+"""Pages that another test runs, since what they need takes long to start or to make."""
 NOT_RUN = "# not run: "
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
