@@ -42,6 +42,10 @@ APART: Final = ("test_world.py", "test_commit_faults.py")
 """Long files whose tests share nothing: any process may take any of them."""
 
 
+LAST: Final = "test_the_example_loads_and_updates_a_table"
+"""Stops Spark's session: the next test of its group would wait for another one, and for new workers of each kind."""
+
+
 def group_of(test: str) -> str:
     """Tests of one group run in one process, one after another: those of an engine, else those of a file."""
     words = re.split(r"[^a-z0-9]+", test.lower())
@@ -51,7 +55,7 @@ def group_of(test: str) -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {name: place for place, name in enumerate(FIRST)}
-    items.sort(key=lambda item: places.get(group_of(item.nodeid), len(FIRST)))
+    items.sort(key=lambda item: (places.get(group_of(item.nodeid), len(FIRST)), LAST in item.nodeid))
 
 
 @pytest.hookimpl(optionalhook=True)
