@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -95,7 +95,7 @@ def from_builtins(cls: type[S], value: Any) -> S:
     extra: dict[str, Any] = {}
     for name, item in value.items():
         if name in hints and name != "extra":
-            known[name] = _convert(hints[name], item)
+            known[name] = _converter(hints[name])(item)
         elif name != "kind":
             extra[name] = item
     if extra and "extra" in hints:
@@ -113,33 +113,57 @@ def _hints(cls: type[msgspec.Struct]) -> dict[str, Any]:
     return get_type_hints(cls)
 
 
-def _convert(hint: Any, value: Any) -> Any:
+@cache
+def _converter(hint: Any) -> Callable[[Any], Any]:
+    """What makes a value of a type from plain JSON: found once for each, as metadata has many."""
     if hint is Any:
-        return value
+        return _unchanged
     if hint == _schema.Type:
-        return _type(value)
+        return _type
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        (hint,) = [argument for argument in arguments if argument is not type(None)]
-        return _convert(hint, value)
+        (some,) = [argument for argument in arguments if argument is not type(None)]
+        return partial(_optional, _converter(some)) if type(None) in arguments else _converter(some)
     if origin is tuple:
-        if not isinstance(value, list):
-            raise msgspec.ValidationError(f"expected an array, got {type(value).__name__}")
-        if arguments[-1] is Ellipsis:
-            return tuple(_convert(arguments[0], item) for item in value)
-        if len(arguments) != len(value):
-            raise msgspec.ValidationError(f"expected an array of {len(arguments)}, got {len(value)}")
-        return tuple(_convert(each, item) for each, item in zip(arguments, value, strict=True))
-    if origin is dict and isinstance(value, dict):
-        return {
-            msgspec.convert(key, arguments[0], strict=False): _convert(arguments[1], item)
-            for key, item in value.items()
-        }
+        several = arguments[-1] is Ellipsis
+        return partial(_several, _converter(arguments[0])) if several else partial(_tuple, arguments)
+    if origin is dict:
+        return partial(_dict, hint)
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
-        return from_builtins(hint, value)
-    return msgspec.convert(value, hint)
+        return partial(from_builtins, hint)
+    return partial(msgspec.convert, type=hint)
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+def _optional(convert: Callable[[Any], Any], value: Any) -> Any:
+    return None if value is None else convert(value)
+
+
+def _several(convert: Callable[[Any], Any], value: Any) -> tuple[Any, ...]:
+    return tuple(map(convert, _listed(value)))
+
+
+def _tuple(arguments: tuple[Any, ...], value: Any) -> tuple[Any, ...]:
+    if len(arguments) != len(_listed(value)):
+        raise msgspec.ValidationError(f"expected an array of {len(arguments)}, got {len(value)}")
+    return tuple(_converter(each)(item) for each, item in zip(arguments, value, strict=True))
+
+
+def _listed(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise msgspec.ValidationError(f"expected an array, got {type(value).__name__}")
+    return value
+
+
+def _dict(hint: Any, value: Any) -> Any:
+    if not isinstance(value, dict):
+        return msgspec.convert(value, hint)
+    key_type, item_type = get_args(hint)
+    convert = _converter(item_type)
+    return {msgspec.convert(key, key_type, strict=False): convert(item) for key, item in value.items()}
 
 
 def _type(value: Any) -> _schema.Type:
