@@ -35,16 +35,17 @@ def test_tasks_run_in_processes_and_are_not_done_again(tmp_path: Path) -> None:
     assert [job.marked(f"run-t{n}") for n in range(4)] == [2, 2, 3, 1]
 
 
-# One job of those that are killed on other engines: here each task begins a process.
+# Of the jobs that are killed on other engines two with few tasks, of one stage and of several: here each task begins a
+# process, and what a job does in it is the same on every engine.
 
 
 def test_a_killed_worker(kills: Kills, tmp_path: Path) -> None:
-    kills.kill_worker("daft", "backfill", tmp_path)
+    kills.kill_worker("daft", "compact", tmp_path)
 
 
 def test_a_killed_driver(kills: Kills, tmp_path: Path) -> None:
-    kills.only("cluster").start_driver("daft", tmp_path).kill()
-    kills.resume("daft", "cluster", tmp_path)
+    kills.only("dedup").start_driver("daft", tmp_path).kill()
+    kills.resume("daft", "dedup", tmp_path)
 
 
 def test_a_daft_that_runs_on_ray_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
