@@ -519,7 +519,7 @@ def test_unknown_options(name: str, options: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError, match="'nlits'"):
         kind.resolve(facts, {**options, "nlits": 3})
     for key in kind.resolve(facts, options).options:
-        for wrong in (object(), -1, "no such value", 1.5 if key == "energy" else 0.123):
+        for wrong in (object(), -1, "no such value", 1.5 if key in ("energy", "visits") else 0.123):
             with pytest.raises(InvalidInputError, match=key):
                 kind.resolve(facts, {**options, key: wrong})
 

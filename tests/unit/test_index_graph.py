@@ -190,8 +190,8 @@ def test_rotation_keeps_products(dimension: int) -> None:
 
 @entry("void(int64, int64, int64, int64, int64)")
 def sums_both_ways(codes: int, table: int, blocks: int, fast: int, plain: int) -> None:
-    lanes.code_sums_avx2(codes, table, blocks, fast)
-    lanes.code_sums_portable(codes, table, blocks, plain)
+    lanes.code_sums_avx2(codes, table, blocks, fast, codes)
+    lanes.code_sums_portable(codes, table, blocks, plain, codes)
 
 
 @entry("void(int64, int64, int64, int64, int32[::1])")

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from vectorlake.errors import InvalidInputError
 from vectorlake.index.graph_build import BYTES_PER_ROW, Bytes, Graph, Plan, Team, build_graph, vectors_of
 from vectorlake.index.graph_search import GraphSearcher
-from vectorlake.index.options import check_known, whole_number
+from vectorlake.index.graph_slack import POOL
+from vectorlake.index.options import check_known, fraction, whole_number
 from vectorlake.index.protocol import (
     ROW_IDS,
     Arrays,
@@ -38,19 +39,20 @@ UNIT: Final = "unit"
 RECORDS: Final = "records"
 ROOTS: Final = "roots"
 GUESTS: Final = "guests"
+SLACKS: Final = "slacks"
 
 _SAMPLE: Final = 20_000
 _STEP: Final = 8192
 _WIDTH: Final = 200
 _ROUNDS: Final = 2
-_POOL: Final = 14  # vectors in bytes rank the ten nearest among the first twelve
+_VISITS: Final = 0.5
 _EFFORTS: Final = (
     16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 768, 1024, 1536, 2048
 )  # fmt: skip
 
 
 class GraphKind:
-    """After SymphonyQG (Gou et al., SIGMOD 2025). Options: `width` and `rounds` of the construction."""
+    """After SymphonyQG (Gou et al., SIGMOD 2025). Options: `width` and `rounds` of the construction, `visits` of a beam."""
 
     name = "graph"
     version = 1
@@ -59,7 +61,7 @@ class GraphKind:
     elements = frozenset({"float16", "float32", "float64", "int8", "uint8"})
 
     def resolve(self, facts: Facts, options: Mapping[str, Any]) -> Resolved:
-        check_known(self.name, options, ("width", "rounds"))
+        check_known(self.name, options, ("width", "rounds", "visits"))
         if Layout(facts.dimension).padded > LARGEST_DIMENSION:
             raise InvalidInputError(
                 f"an index of kind 'graph' takes vectors of up to {LARGEST_DIMENSION} elements, not {facts.dimension}"
@@ -73,7 +75,13 @@ class GraphKind:
         if rounds is None:
             rounds = _ROUNDS
             chosen["rounds"] = "the second search finds neighbours that the first missed, a third hardly any"
-        return Resolved({"width": width, "rounds": rounds}, chosen)
+        visits = fraction(options, "visits")
+        if visits is None:
+            visits = _VISITS
+            chosen["visits"] = (
+                "easy queries leave visits to hard ones, where the segment is measured to find more so"
+            )
+        return Resolved({"width": width, "rounds": rounds, "visits": visits}, chosen)
 
     def train(
         self, vectors: Vectors, config: Config, *, rng: np.random.Generator, threads: int, memory: int
@@ -130,12 +138,14 @@ class GraphKind:
 
     def open(self, model: ArraySource, segment: ArraySource, config: Config) -> GraphSearcher:
         arrays = segment[RECORDS], segment[ROOTS], segment[GUESTS]
+        # Segments of an index from before `visits` have none.
+        slacks = np.array(segment[SLACKS]) if "visits" in config.options else np.empty((0, 3), np.float32)
         return GraphSearcher(
-            segment[ROW_IDS], arrays, (model[CENTRE], model[SIGNS], float(model[UNIT][0])), config
+            segment[ROW_IDS], arrays, slacks, (model[CENTRE], model[SIGNS], float(model[UNIT][0])), config
         )
 
     def efforts(self, config: Config, rows: int) -> Sequence[tuple[int, int]]:
-        return [(effort, _POOL) for effort in _EFFORTS if effort <= max(rows, _EFFORTS[0])]
+        return [(effort, POOL) for effort in _EFFORTS if effort <= max(rows, _EFFORTS[0])]
 
 
 def _encoded(
@@ -169,8 +179,15 @@ def _segment(
     ids: npt.NDArray[np.int64], stored: list[Bytes], config: Config, *, threads: int, memory: int
 ) -> Arrays:
     options = config.options
-    plan = Plan(METRIC_CODES[config.metric], options["width"], options["rounds"])
+    # An index of before `visits` keeps to the searches that its recall was measured with.
+    plan = Plan(METRIC_CODES[config.metric], options["width"], options["rounds"], options.get("visits", 1.0))
     graph: Graph = build_graph(
         stored, len(ids), Layout(config.dimension), plan, threads=threads, memory=memory
     )
-    return {ROW_IDS: ids, RECORDS: graph.records, ROOTS: graph.roots, GUESTS: graph.guests}
+    return {
+        ROW_IDS: ids,
+        RECORDS: graph.records,
+        ROOTS: graph.roots,
+        GUESTS: graph.guests,
+        SLACKS: graph.slacks,
+    }

@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vectorlake.errors import InvalidInputError
+from vectorlake.index.graph_memory import large_pages
+from vectorlake.index.graph_slack import POOL, Outcome, measure_slacks
 from vectorlake.kernels.codes import aligned_zeros
 from vectorlake.kernels.distance import METRIC_DOT, METRIC_L2
 from vectorlake.kernels.graph import beam, construct
@@ -55,11 +57,13 @@ class Plan:
         code: one of `kernels.distance`'s metrics, for which searches are going to be.
         width: of the beam by which neighbours are found at last.
         rounds: how often the graph is searched for better neighbours.
+        visits: share of its beam that a search visits in the mean, where that finds more than visiting all of a smaller one.
     """
 
     code: int
     width: int
     rounds: int
+    visits: float
 
     def width_of(self, round_: int) -> int:
         """Of the beam in a round; only the last has to find all that edges are chosen from."""
@@ -73,6 +77,7 @@ class Graph:
     records: Bytes
     roots: Bytes
     guests: Slots
+    slacks: Floats
 
 
 def build_graph(
@@ -97,7 +102,8 @@ def build_graph(
             f"a graph of {rows:,} rows needs about {needed >> 20} MiB to be built, and may take {memory >> 20} MiB: "
             "raise memory_limit, or choose kind 'ivf'"
         )
-    records = aligned_zeros(rows, layout.record)
+    records = large_pages(rows, layout.record)
+    records.fill(0)
     place = 0
     for part in stored:
         records[place : place + len(part), layout.vector : layout.vector + part.shape[1]] = part
@@ -170,7 +176,30 @@ class _Building:
                 last = round_ == self._plan.rounds
                 self._encode(linked, self._plan.code if last else METRIC_L2)
         guests = self._house(linked, starts)
-        return Graph(self._records, self._roots(starts, self._plan.code), guests)
+        roots = self._roots(starts, self._plan.code)
+        return Graph(self._records, roots, guests, self._slacks(roots, guests))
+
+    def _slacks(self, roots: Bytes, guests: Slots) -> Floats:
+        """Where searches of this graph may end, as measured with some of its vertices."""
+        at = (self._at[0], self._at[1], len(self._records), roots.ctypes.data, len(roots), guests.ctypes.data)
+        longest = longest_of(self._squares) if self._plan.code == METRIC_DOT else 0.0
+        space = np.zeros(self._layout.dimension, np.float32), np.zeros((1, self._layout.padded), np.int8)
+        nothing = np.empty((0, self._layout.dimension), np.float32)
+
+        def search(some: Ints, width: int, slack: float) -> Outcome:
+            found, measured = np.empty((len(some), POOL), np.int64), np.empty((len(some), POOL), np.float32)
+            counts = np.zeros((2, len(some)), np.int64)
+            self._team.run(
+                lambda a, b: beam.search_beam(
+                    *at, self._plan.code, nothing, some, a, b, *space, beam.LANES, width, POOL, 0, some, 1.0,
+                    slack, longest, found, measured, counts[0], counts[1],
+                ),
+                len(some),
+                32,
+            )  # fmt: skip
+            return Outcome(float(counts[0].mean()), found)
+
+        return measure_slacks(search, self._rng.permutation(self._vertices), self._plan.visits)
 
     def _duplicates(self) -> Ints:
         """For each slot the first of those equal to it."""
@@ -304,7 +333,7 @@ class _Building:
             lambda a, b: beam.search_beam(
                 self._at[0], self._at[1], len(self._records), roots.ctypes.data, len(roots), 0, METRIC_L2, nothing,
                 vertices, a, b, np.zeros(self._layout.dimension, np.float32), np.zeros((1, self._layout.padded), np.int8),
-                beam.LANES, width, width, 0, nothing_omitted, 1.0, found, measured, counts[0], counts[1],
+                beam.LANES, width, width, 0, nothing_omitted, 1.0, np.inf, 0.0, found, measured, counts[0], counts[1],
             ),
             len(vertices),
             256,
@@ -382,6 +411,11 @@ class _Building:
         """Write into records where their guests begin; -1 where there are none."""
         start = self._layout.vector + self._layout.padded + 12
         self._records[slots, start : start + 4] = places[:, None].view(np.uint8)
+
+
+def longest_of(squares: Floats) -> float:
+    """Length of the longest vector, from the squares of all, `UNUSABLE` ones aside."""
+    return float(np.sqrt(max(0.0, float(squares.max(initial=0)))))
 
 
 def vectors_of(records: Bytes, layout: Layout) -> npt.NDArray[Any]:

@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vectorlake.errors import CorruptDataError
-from vectorlake.index.graph_build import Team
+from vectorlake.index.graph_build import Team, longest_of
+from vectorlake.index.graph_memory import Copying
+from vectorlake.index.graph_slack import beam_for
 from vectorlake.index.protocol import NO_SLOT, Ask, Config, Nominated
 from vectorlake.kernels.distance import METRIC_DOT
 from vectorlake.kernels.graph import beam, query
@@ -41,11 +43,13 @@ class GraphSearcher:
         self,
         row_ids: Ints,
         arrays: tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]],
+        slacks: Floats,
         model: tuple[Floats, npt.NDArray[np.int8], float],
         config: Config,
     ) -> None:
         self.row_ids = row_ids
         self._records, self._roots, self._guests = arrays
+        self._slacks = slacks
         self._centre, self._signs, self._unit = model
         layout = Layout(config.dimension)
         self._check(layout, config.dimension)
@@ -54,7 +58,9 @@ class GraphSearcher:
         self._slots = len(row_ids)
         at = layout.vector + layout.padded
         squares = np.ascontiguousarray(self._records[:, at + 4 : at + 8]).view(np.float32)[:, 0]
+        self._longest = longest_of(squares) if self._code == METRIC_DOT else 0.0
         self._live: npt.NDArray[np.bool_] = (squares != UNUSABLE) & (row_ids >= 0)
+        self._near = self._records
         self._graph = (
             self._records.ctypes.data,
             layout.record,
@@ -64,6 +70,7 @@ class GraphSearcher:
             self._guests.ctypes.data,
             self._code,
         )
+        self._copying = Copying(self._records)
         self._space = (np.array(self._centre), np.array(self._signs))
 
     @property
@@ -78,23 +85,37 @@ class GraphSearcher:
         found = np.empty((count, ask.pool), np.int64)
         distances = np.empty((count, ask.pool), np.float32)
         passing = self._slots if ask.allowed is None else int(np.bitwise_count(ask.allowed).sum())
-        width = max(ask.effort, ask.pool)
-        widened = width if ask.allowed is None else -(-width * self._slots // max(passing, 1))
+        visits = max(ask.effort, ask.pool)
+        widened = visits if ask.allowed is None else -(-visits * self._slots // max(passing, 1))
         if ask.effort >= self.largest_effort or passing <= _VISIT * widened:
             scored = self._scan(queries, np.arange(count), ask, found, distances)
             return Nominated(found, distances, 0, scored)
         counts = np.empty((2, count), np.int64)
-        self._beam(queries, ask, widened, found, distances, counts)
+        width, slack = widened, np.inf
+        if ask.allowed is None:
+            # Not under a filter: a beam that ended early could not be told from one led astray.
+            width, slack = beam_for(self._slacks, visits)
+        self._beam(queries, ask, width, slack, found, distances, counts)
         probed = int(counts[0].sum()) if count != 1 else int(counts[0, 0])
         scored = probed * DEGREE
+        if (copy := self._copying.after(probed, count)) is not None:
+            self._near = copy
+            self._graph = (copy.ctypes.data, *self._graph[1:])
         if ask.allowed is not None:
-            astray = np.flatnonzero(counts[1] < _ENOUGH * width)
+            astray = np.flatnonzero(counts[1] < _ENOUGH * visits)
             if len(astray):
                 scored += self._scan(queries, astray, ask, found, distances)
         return Nominated(found, distances, probed, scored)
 
     def _beam(
-        self, queries: Floats, ask: Ask, width: int, found: Ints, distances: Floats, counts: Ints
+        self,
+        queries: Floats,
+        ask: Ask,
+        width: int,
+        slack: float,
+        found: Ints,
+        distances: Floats,
+        counts: Ints,
     ) -> None:
         """Search the graph; writes slots, distances, and for each query the vertices visited and the slots that passed."""
         count = len(queries)
@@ -106,7 +127,7 @@ class GraphSearcher:
         def part(first: int, end: int) -> None:
             beam.search_beam(
                 *self._graph, queries, _NOBODY, first, end, *self._space, lanes, width, ask.pool, allowed, omitted,
-                self._factor, found, distances, counts[0], counts[1],
+                self._factor, slack, self._longest, found, distances, counts[0], counts[1],
             )  # fmt: skip
 
         if threads < 2:
@@ -163,6 +184,7 @@ class GraphSearcher:
         expected = (
             ("records", self._records, (slots, layout.record)),
             ("roots", self._roots, (len(self._roots), layout.root)),
+            ("slacks", self._slacks, (len(self._slacks), 3)),
             ("centre", self._centre, (dimension,)),
             ("signs", self._signs, (len(self._signs), layout.padded)),
         )

@@ -290,13 +290,18 @@ def prefetch(typing: Any, address: Any) -> Any:
     """Ask for the cache line at an address."""
 
     def codegen(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Value:
-        pointer = builder.inttoptr(arguments[0], BYTE.as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [BYTE.as_pointer(), INT32, INT32, INT32])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [pointer, *(ir.Constant(INT32, value) for value in (0, 3, 1))])
+        fetch(builder, arguments[0])
         return context.get_dummy_value()
 
     return types.void(address), codegen
+
+
+def fetch(builder: Builder, address: Value) -> None:
+    """Ask for the cache line at an address, within other code that is generated."""
+    kind = ir.FunctionType(ir.VoidType(), [BYTE.as_pointer(), INT32, INT32, INT32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    pointer = builder.inttoptr(address, BYTE.as_pointer())
+    builder.call(function, [pointer, *(ir.Constant(INT32, value) for value in (0, 3, 1))])
 
 
 def declared(builder: Builder, name: str, result: Any, operand: Any) -> Value:

@@ -2,6 +2,8 @@
 
 As in SymphonyQG (Gou et al., SIGMOD 2025): a visit measures the vertex itself and estimates the distances of all its
 neighbours from one-bit codes (RaBitQ: Gao and Long, SIGMOD 2024) by table look-ups in registers (André et al., VLDB 2015).
+A search ends when its beam is visited, or earlier at the first vertex that is estimated to be farther than the farthest of
+the pool by a slack (Al-Jazzazi et al., "Distance adaptive beam search", 2025): easy queries leave time to hard ones.
 """
 
 from __future__ import annotations
@@ -12,8 +14,10 @@ import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 
 from vectorlake.kernels.distance import METRIC_DOT, address_of, hold, pointer_to, single_of_bits
-from vectorlake.kernels.graph.lanes import bits_of_single, code_sums, estimates, move_up
+from vectorlake.kernels.graph.lanes import LINES, bits_of_single, code_sums, estimates, move_up
 from vectorlake.kernels.graph.query import (
+    BOUND,
+    FLOOR,
     HEIGHT,
     NUMBERS,
     OFFSET,
@@ -30,8 +34,8 @@ from vectorlake.kernels.graph.rotation import prepare
 from vectorlake.kernels.jit import entry, inner
 from vectorlake.kernels.microkernel import prefetch, trailing_zeros
 
-LANES: Final = 4
-"""Queries in lockstep."""
+LANES: Final = 2
+"""Queries in lockstep: while one is worked on, the next vertex of the other is fetched. More would only crowd the cache."""
 _STARTS: Final = 8
 """How many of the roots are kept."""
 
@@ -45,6 +49,11 @@ _ALLOWED: Final = 5
 _MET: Final = 6
 _STATE: Final = 8
 _TRAIL: Final = 16
+
+ROOM: Final = 64
+"""So many keys are compared at once."""
+UNUSED: Final = np.iinfo(np.int64).max
+"""After all keys."""
 
 _CODE_TERMS: Final = 4 * DEGREE
 
@@ -73,19 +82,57 @@ def distance_bits_of(key: Any) -> Any:
 
 @inner
 def put(keys: Any, size: int, capacity: int, key: int) -> int:
-    """Insert a key into a sorted list, whose last leaves when it is full; returns its place. The key must fit in."""
+    """Insert a key into a sorted list, whose last leaves when it is full; returns its place.
+
+    The key must fit in. There is room for `ROOM` keys more than the list takes, and all that are unused are `UNUSED`.
+    """
+    # A search by halves mispredicts, or waits, in every step: the last few keys are counted all at once.
     low, left = 0, size
-    while left > 1:
+    while left > ROOM:
         half = left >> 1
-        low += half if keys[low + half - 1] < key else 0  # without a branch to mispredict
+        low += half if keys[low + half - 1] < key else 0
         left -= half
-    if left == 1 and keys[low] < key:
-        low += 1
+    rest = carray(pointer_to(address_of(keys) + 8 * low, np.int64(0)), (ROOM,))
+    smaller = np.int64(0)
+    for i in range(ROOM):
+        smaller += np.int64(rest[i] < key)
+    low += int(smaller)
     moved = (size if size < capacity else capacity - 1) - low
     if moved > 0:
         move_up(address_of(keys) + 8 * low, moved)
     keys[low] = key
     return low
+
+
+@inner
+def _met_first(mask: Any, neighbours: Any, bits: Any, seen: Any, trail: Any, state: Any, keys: Any) -> Any:
+    """Mark those of a mask's neighbours that have not been met, and list their keys; returns how many there are.
+
+    All are written, and only the new ones kept: a branch on whether one was met is as often wrong as right.
+    """
+    met = state[_MET]
+    most = trail.shape[0] - 1
+    fresh = 0
+    while mask != 0:
+        j = trailing_zeros(mask)
+        mask &= mask - 1
+        slot = np.int64(neighbours[j])
+        place = np.uint64(slot >> 5)
+        shift = np.uint32(slot & 31)
+        word = seen[place]
+        new: Any = np.int64(~(word >> shift) & np.uint32(1))
+        seen[place] = word | (np.uint32(1) << shift)
+        keys[fresh] = key_of(bits[j], slot)
+        trail[min(met, most)] = slot
+        fresh += new
+        met += new
+    state[_MET] = met
+    return fresh
+
+
+@inner
+def _forget_one(seen: Any, slot: Any) -> None:
+    seen[np.uint64(slot >> 5)] &= ~(np.uint32(1) << np.uint32(slot & 31))
 
 
 @inner
@@ -102,16 +149,21 @@ def _expand(
     trail: Any,
     sums: Any,
     values: Any,
+    keys: Any,
+    ahead: int,
 ) -> None:
-    """Put those of 32 neighbours into the beam whose estimate makes it, if they have not been in it before."""
+    """Put those of 32 neighbours into the beam whose estimate makes it, if they have not been in it before; meanwhile
+    the record at `ahead` is fetched."""
     neighbours = carray(pointer_to(codes + 4 * padded, np.int32(0)), (DEGREE,))
     bits = carray(pointer_to(address_of(values), np.int32(0)), (DEGREE,))
     size = state[_SIZE]
     cursor = state[_CURSOR]
-    code_sums(codes, address_of(table), padded // STEP, address_of(sums))
-    limit = np.float32(np.inf)
+    code_sums(codes, address_of(table), padded // STEP, address_of(sums), ahead)
+    limit = numbers[BOUND]
     if size == width:
-        limit = single_of_bits(np.uint32(distance_bits_of(beam[size - 1])))
+        last = single_of_bits(np.uint32(distance_bits_of(beam[size - 1])))
+        if last < limit:
+            limit = last
     mask = estimates(
         address_of(sums),
         codes + 4 * padded + _CODE_TERMS,
@@ -121,27 +173,17 @@ def _expand(
         limit,
         address_of(values),
     )
-    while mask != 0:
-        j = trailing_zeros(mask)
-        mask &= mask - 1
-        slot = np.int64(neighbours[j])
-        key = key_of(bits[j], slot)
-        if size == width and key >= beam[size - 1]:
-            continue
-        word = seen[slot >> 5]
-        bit = np.uint32(1) << np.uint32(slot & 31)
-        if word & bit:
-            continue
-        seen[slot >> 5] = word | bit
-        if state[_MET] < trail.shape[0]:
-            trail[state[_MET]] = slot
-        state[_MET] += 1
+    fresh = _met_first(mask, neighbours, bits, seen, trail, state, keys)
+    for i in range(fresh):
+        key = keys[i]
         if size == width:
+            last = beam[size - 1]
+            if key >= last:
+                _forget_one(seen, slot_of(key))
+                continue
             # Who leaves unvisited may come back: from nearer by its distance is estimated better.
-            leaving = beam[size - 1]
-            if leaving & 1 == 0:
-                gone = slot_of(leaving)
-                seen[gone >> 5] &= ~(np.uint32(1) << np.uint32(gone & 31))
+            if last & 1 == 0:
+                _forget_one(seen, slot_of(last))
         place = put(beam, size, width, key)
         size = min(size + 1, width)
         cursor = min(cursor, place)
@@ -150,13 +192,15 @@ def _expand(
 
 
 @inner
-def _next(state: Any, beam: Any) -> Any:
-    """Take the nearest of the beam that was not visited; -1 when all were."""
+def _next(state: Any, beam: Any, bound: Any) -> Any:
+    """Take the nearest of the beam that was not visited; -1 when all were, or it is beyond the bound."""
     cursor = state[_CURSOR]
     size = state[_SIZE]
     while cursor < size:
         key = beam[cursor]
         if key & 1 == 0:
+            if single_of_bits(np.uint32(distance_bits_of(key))) > bound:
+                return -1
             beam[cursor] = key | 1
             state[_CURSOR] = cursor + 1
             return slot_of(key)
@@ -166,10 +210,22 @@ def _next(state: Any, beam: Any) -> Any:
 
 
 @inner
+def _bound(best: Any, pool: int, found: Any, slack: Any, numbers: Any) -> Any:
+    """From where on nothing is visited: beyond the farthest of a full pool, by a share of its distance.
+
+    Inner products have no zero to count from: there it is the product that the longest vector could have.
+    """
+    if found < pool or slack == np.inf:
+        return np.float32(np.inf)
+    farthest = single_of_bits(np.uint32(distance_bits_of(best[pool - 1])))
+    return np.float32(farthest + slack * max(farthest + numbers[FLOOR], np.float32(0)))
+
+
+@inner
 def _offer(best: Any, state: Any, distance: Any, slot: Any) -> None:
     key = key_of(bits_of_single(np.float32(distance)), slot)
     found = state[_FOUND]
-    pool = best.shape[0]
+    pool = best.shape[0] - ROOM
     if found == pool and key >= best[pool - 1]:
         return
     put(best, found, pool, key)
@@ -200,7 +256,7 @@ def _receive(
             vector = records + slot * stride + root
             _offer(best, state, measure(metric, vector + padded, vector, words, padded, numbers), slot)
             offered += 1
-            if offered == best.shape[0]:
+            if offered == best.shape[0] - ROOM:
                 break
     state[_ALLOWED] += offered
 
@@ -223,8 +279,8 @@ def _decode(source: Any, rotated: Any) -> Any:
 
 
 @inner
-def _prefetch(record: Any, stride: int) -> None:
-    for offset in range(0, stride, 64):
+def _prefetch(record: Any, begin: int, stride: int) -> None:
+    for offset in range(begin, stride, 64):
         prefetch(record + offset)
 
 
@@ -274,7 +330,7 @@ def _finish(best: Any, count: int, numbers: Any, factor: Any, slots: Any, distan
 @inner
 def _forget(trail: Any, visits: Any, seen: Any) -> None:
     """Clear the marks of vertices visited."""
-    if visits > trail.shape[0]:
+    if visits >= trail.shape[0]:
         seen[:] = 0
         return
     for i in range(visits):
@@ -283,8 +339,8 @@ def _forget(trail: Any, visits: Any, seen: Any) -> None:
 
 @entry(
     "void(int64, int64, int64, int64, int64, int64, int64, float32[:, ::1], int64[::1], int64, int64, float32[::1], "
-    "int8[:, ::1], int64, int64, int64, int64, int64[::1], float64, int64[:, ::1], float32[:, ::1], int64[::1], "
-    "int64[::1])"
+    "int8[:, ::1], int64, int64, int64, int64, int64[::1], float64, float32, float32, int64[:, ::1], "
+    "float32[:, ::1], int64[::1], int64[::1])"
 )
 def search_beam(
     records: int,
@@ -306,6 +362,8 @@ def search_beam(
     allowed: int,
     omitted: Any,
     factor: float,
+    slack: float,
+    longest: float,
     found_slots: Any,
     found_distances: Any,
     visited: Any,
@@ -333,6 +391,8 @@ def search_beam(
         omitted: int64 [n], for each query a slot that is taken for met before the search begins, unless it has
             guests; empty for none.
         factor: what distances are multiplied by at last.
+        slack: a search ends at a vertex that is farther than all of a full pool by this share; infinity for never.
+        longest: length of the longest vector, from which inner products are counted for that; else 0.
         found_slots: int64 [n, pool], -1 where none; written.
         found_distances: float32 [n, pool], infinity where none; written.
         visited: int64 [n], vertices visited; written.
@@ -344,20 +404,25 @@ def search_beam(
     words = np.empty((lanes, padded), np.int16)
     numbers = np.zeros((lanes, NUMBERS), np.float32)
     states = np.zeros((lanes, _STATE), np.int64)
-    beams = np.empty((lanes, width), np.int64)
-    bests = np.empty((lanes, pool), np.int64)
+    beams = np.empty((lanes, width + ROOM), np.int64)
+    bests = np.empty((lanes, pool + ROOM), np.int64)
     marks = (slots + 31) // 32
     seen = np.zeros((lanes, marks), np.uint32)
-    trail = np.empty((lanes, _TRAIL * width), np.int32)
+    steps = _TRAIL * width + 1
+    trail = np.empty((lanes, steps), np.int32)
     current = np.full(lanes, -1, np.int64)
     rotated = np.empty(padded, np.float32)
     sums = np.empty(DEGREE, np.uint16)
     values = np.empty(DEGREE, np.float32)
+    keys = np.empty(DEGREE + 1, np.int64)
     states_at, beams_at, bests_at = address_of(states), address_of(beams), address_of(bests)
     tables_at, words_at, numbers_at = address_of(tables), address_of(words), address_of(numbers)
     seen_at, trail_at = address_of(seen), address_of(trail)
     sum_of = carray(pointer_to(address_of(sums), np.uint16(0)), (DEGREE,))
+    key_at = carray(pointer_to(address_of(keys), np.int64(0)), (DEGREE + 1,))
     value_of = carray(pointer_to(address_of(values), np.float32(0)), (DEGREE,))
+    spread = 64 * LINES * (padded // STEP)
+    ahead = roots
     following = first
     active = True
     while active:
@@ -365,13 +430,13 @@ def search_beam(
         for lane in range(lanes):
             # Views that own nothing: no reference is counted where they are passed on.
             state = carray(pointer_to(states_at + 8 * _STATE * lane, np.int64(0)), (_STATE,))
-            beam = carray(pointer_to(beams_at + 8 * width * lane, np.int64(0)), (width,))
-            best = carray(pointer_to(bests_at + 8 * pool * lane, np.int64(0)), (pool,))
+            beam = carray(pointer_to(beams_at + 8 * (width + ROOM) * lane, np.int64(0)), (width + ROOM,))
+            best = carray(pointer_to(bests_at + 8 * (pool + ROOM) * lane, np.int64(0)), (pool + ROOM,))
             table = carray(pointer_to(tables_at + 4 * padded * lane, np.uint8(0)), (4 * padded,))
             word = carray(pointer_to(words_at + 2 * padded * lane, np.int16(0)), (padded,))
             number = carray(pointer_to(numbers_at + 4 * NUMBERS * lane, np.float32(0)), (NUMBERS,))
             mark = carray(pointer_to(seen_at + 4 * marks * lane, np.uint32(0)), (marks,))
-            past = carray(pointer_to(trail_at + 4 * _TRAIL * width * lane, np.int32(0)), (_TRAIL * width,))
+            past = carray(pointer_to(trail_at + 4 * steps * lane, np.int32(0)), (steps,))
             if current[lane] < 0:
                 if following >= end:
                     continue
@@ -380,15 +445,21 @@ def search_beam(
                 following += 1
                 number[HEIGHT] = 0
                 number[SHIFT] = 0
+                number[BOUND] = np.inf
                 if vertices.shape[0] > 0:
                     number[HEIGHT] = _decode(records + vertices[query] * stride + root, rotated)
                 elif not prepare(metric, queries[query], centre, metric != METRIC_DOT, signs, rotated):
+                    visited[query] = 0
+                    passed[query] = 0
                     _finish(best, 0, number, factor, found_slots[query], found_distances[query])
                     continue  # nothing is near it
                 elif metric == METRIC_DOT:
                     number[SHIFT] = product_with(queries[query], centre)
                 fill_table(rotated, table, word, number)
+                number[FLOOR] = longest * np.sqrt(number[SQUARE])
                 state[:] = 0
+                beam[:] = UNUSED
+                best[:] = UNUSED
                 state[_QUERY] = query
                 if omitted.shape[0] > 0 and _guests_of(records + omitted[query] * stride + root, padded) < 0:
                     mark[omitted[query] >> 5] |= np.uint32(1) << np.uint32(omitted[query] & 31)
@@ -398,21 +469,33 @@ def search_beam(
                 for block in range(root_blocks):
                     at = roots + block * root
                     few = min(width, _STARTS)
-                    _expand(at, base, padded, table, number, state, beam, few, mark, past, sum_of, value_of)
+                    _expand(
+                        at, base, padded, table, number, state, beam, few, mark, past, sum_of, value_of, key_at,
+                        ahead,
+                    )  # fmt: skip
             else:
                 active = True
                 record = records + current[lane] * stride
-                if lanes == 1 and state[_CURSOR] < state[_SIZE]:
-                    # Likely the one after this: it comes while this one is worked on.
-                    _prefetch(records + slot_of(beam[state[_CURSOR]]) * stride, stride)
+                if lanes == 1:
+                    ahead = record
+                    if state[_CURSOR] < state[_SIZE]:
+                        # Likely the one after this: it comes while this one is worked on.
+                        ahead = records + slot_of(beam[state[_CURSOR]]) * stride
+                        _prefetch(ahead, spread, stride)
                 base = _visit(
                     records, stride, current[lane], root, padded, guests, metric, allowed, word,
                     number, best, state,
                 )  # fmt: skip
-                _expand(record, base, padded, table, number, state, beam, width, mark, past, sum_of, value_of)
-            current[lane] = _next(state, beam)
+                number[BOUND] = _bound(best, pool, state[_FOUND], slack, number)
+                _expand(
+                    record, base, padded, table, number, state, beam, width, mark, past, sum_of, value_of, key_at,
+                    ahead,
+                )  # fmt: skip
+            current[lane] = _next(state, beam, number[BOUND])
             if current[lane] >= 0:
-                _prefetch(records + current[lane] * stride, stride)
+                # With lanes, the rest comes while the next of them is worked on.
+                ahead = records + current[lane] * stride
+                _prefetch(ahead, 0 if lanes == 1 else spread, stride)
                 continue
             query = state[_QUERY]
             visited[query] = state[_VISITS]
@@ -430,3 +513,4 @@ def search_beam(
     hold(trail)
     hold(sums)
     hold(values)
+    hold(keys)

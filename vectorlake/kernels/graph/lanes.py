@@ -13,6 +13,7 @@ from vectorlake.kernels.capability import has_avx2
 from vectorlake.kernels.distance import pointer_to
 from vectorlake.kernels.graph.record import DEGREE
 from vectorlake.kernels.jit import Builder, Value, inner, intrinsic
+from vectorlake.kernels.microkernel import fetch, prefetch
 
 cgutils: Any = numba_cgutils  # it has no types
 
@@ -28,23 +29,30 @@ _INT32S = ir.VectorType(_INT32, 8)
 _FLOATS = ir.VectorType(_FLOAT, 8)
 _PARTS = 8
 """Look-ups whose bytes are added before they are widened; each covers two groups of four dimensions."""
+LINES = 5
+"""Cache lines asked for with a block of dimensions: a record has four of codes for each, and one of its vector."""
+_LINE = 64
 
 
 @intrinsic
-def code_sums_avx2(_typing: Any, codes: Any, table: Any, blocks: Any, out: Any) -> Any:
-    """Add a look-up table's entries under the codes of 32 neighbours.
+def code_sums_avx2(_typing: Any, codes: Any, table: Any, blocks: Any, out: Any, ahead: Any) -> Any:
+    """Add a look-up table's entries under the codes of 32 neighbours, and ask for memory that is wanted next.
+
+    A core has only so many cache lines on their way at a time, and waits to ask for more: so they are asked for little by
+    little, between look-ups.
 
     Args:
         codes: address of a record's codes.
         table: address of uint8 [padded / 4, 16], the entry of each pattern of four bits.
         blocks: padded / STEP.
         out: address of uint16 [32], the sums.
+        ahead: address of `blocks` runs of LINES cache lines, which are fetched meanwhile.
     """
-    return types.void(codes, table, blocks, out), _code_sums
+    return types.void(codes, table, blocks, out, ahead), _code_sums
 
 
 def _code_sums(context: Any, builder: Builder, _signature: Any, arguments: Any) -> Value:
-    codes, table, blocks, out = arguments
+    codes, table, blocks, out, ahead = arguments
     kind = ir.FunctionType(_BYTES, [_BYTES, _BYTES])
     look_up = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx2.pshuf.b")
     low_bits = ir.Constant(_BYTES, [15] * 32)
@@ -56,8 +64,11 @@ def _code_sums(context: Any, builder: Builder, _signature: Any, arguments: Any) 
         builder.store(ir.Constant(_INT16S, None), total)
     with cgutils.for_range(builder, blocks, intp=_INT64) as loop:
         start = builder.mul(loop.index, ir.Constant(_INT64, 32 * _PARTS))
+        wanted = builder.add(ahead, builder.mul(loop.index, ir.Constant(_INT64, _LINE * LINES)))
         sums: list[Value] = []
         for part in range(_PARTS):
+            if part < LINES:
+                fetch(builder, builder.add(wanted, ir.Constant(_INT64, _LINE * part)))
             code = _load(builder, builder.add(codes, start), 32 * part, _BYTES)
             entries = _load(builder, builder.add(table, start), 32 * part, _BYTES)
             shifted = builder.bitcast(builder.lshr(builder.bitcast(code, _INT16S), four), _BYTES)
@@ -91,8 +102,10 @@ def _folded(builder: Builder, value: Value) -> Value:
 
 
 @inner
-def code_sums_portable(codes: int, table: int, blocks: int, out: int) -> None:
+def code_sums_portable(codes: int, table: int, blocks: int, out: int, ahead: int) -> None:
     """`code_sums_avx2` on any machine."""
+    for line in range(LINES * blocks):
+        prefetch(ahead + _LINE * line)
     groups = blocks * 16
     patterns = carray(pointer_to(codes, np.uint8(0)), (groups, 16))
     entries = carray(pointer_to(table, np.uint8(0)), (groups, 16))

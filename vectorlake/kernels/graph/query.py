@@ -21,6 +21,8 @@ SCALE: Final = 2
 SQUARE: Final = 3
 HEIGHT: Final = 4
 SHIFT: Final = 5
+FLOOR: Final = 6
+BOUND: Final = 7
 NUMBERS: Final = 8
 
 _TWO = np.float32(2)
