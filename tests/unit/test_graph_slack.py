@@ -14,6 +14,7 @@ from vectorlake.errors import InvalidInputError
 from vectorlake.index.graph import SLACKS, GraphKind
 from vectorlake.index.graph_slack import POOL, Outcome, beam_for, measure_slacks
 from vectorlake.index.protocol import Ask
+from vectorlake.index.slots import slot_words
 from vectorlake.kernels import Metric, pairwise_distances
 from vectorlake.testing.index_kinds import Made, Recipe
 
@@ -157,6 +158,22 @@ def test_more_is_found_where_queries_differ_in_how_hard_they_are() -> None:
         )
         assert visits <= visits_before
         assert missed <= 0.7 * missed_before
+
+
+@pytest.mark.parametrize("share", [0.99, 0.5])
+def test_a_filter_keeps_early_ends_and_recall(share: float) -> None:
+    """Rows that were deleted are filtered, too: a few of them must not cost what early ends bring."""
+    passing = np.random.default_rng(3).random(ROWS) < share
+    known = pairwise_distances(VECTORS["mixed"][ROWS:], VECTORS["mixed"][:ROWS], Metric.L2)
+    right = np.argsort(np.where(passing, known, np.inf), axis=1, kind="stable")[:, :10]
+    ask = Ask(VECTORS["mixed"][ROWS:], 14, 64, slot_words(passing), share)
+    taken, missed = [], []
+    for visits in (0.5, 1.0):
+        found = made("mixed", Metric.L2, visits).opened().search(ask)
+        taken.append(found.probed / len(right))
+        missed.append(1 - np.mean([np.isin(a, b).mean() for a, b in zip(right, found.slots, strict=True)]))
+    assert taken[0] <= 1.1 * taken[1]
+    assert missed[0] <= 0.7 * missed[1] + 0.001
 
 
 def test_segments_from_before_there_were_slacks_are_searched_as_they_were() -> None:

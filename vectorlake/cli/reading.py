@@ -129,7 +129,7 @@ def knn(
     ] = None,
     index: Annotated[str | None, typer.Option("--index", help="Search by this index")] = None,
     nprobe: Annotated[int | None, typer.Option("--nprobe", min=1, help="Partitions to look at (IVF)")] = None,
-    ef: Annotated[int | None, typer.Option("--ef", min=1, help="Nodes to follow at a time (graph)")] = None,
+    ef: Annotated[int | None, typer.Option("--ef", min=1, help="Rows to visit in the mean (graph)")] = None,
     target_recall: Annotated[
         float | None,
         typer.Option("--target-recall", help="Look at as much of the index as reaches this recall"),

@@ -91,10 +91,9 @@ class GraphSearcher:
             scored = self._scan(queries, np.arange(count), ask, found, distances)
             return Nominated(found, distances, 0, scored)
         counts = np.empty((2, count), np.int64)
-        width, slack = widened, np.inf
-        if ask.allowed is None:
-            # Not under a filter: a beam that ended early could not be told from one led astray.
-            width, slack = beam_for(self._slacks, visits)
+        width, slack = beam_for(self._slacks, visits)
+        if ask.allowed is not None:
+            width = -(-width * self._slots // max(passing, 1))
         self._beam(queries, ask, width, slack, found, distances, counts)
         probed = int(counts[0].sum()) if count != 1 else int(counts[0, 0])
         scored = probed * DEGREE
@@ -102,7 +101,9 @@ class GraphSearcher:
             self._near = copy
             self._graph = (copy.ctypes.data, *self._graph[1:])
         if ask.allowed is not None:
-            astray = np.flatnonzero(counts[1] < _ENOUGH * visits)
+            # A beam that ended early with a full pool had nothing nearer left, whatever passed.
+            to_the_end = (counts[0] >= width) | (found[:, -1] == NO_SLOT)
+            astray = np.flatnonzero(to_the_end & (counts[1] < _ENOUGH * visits))
             if len(astray):
                 scored += self._scan(queries, astray, ask, found, distances)
         return Nominated(found, distances, probed, scored)

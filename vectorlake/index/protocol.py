@@ -115,7 +115,7 @@ class Ask:
     Attributes:
         queries: [n, d] float32, finite, as given (kinds normalise for cosine themselves); uint8 for hamming.
         pool: how many slots to nominate for each query.
-        effort: how much to look at: partitions probed (IVF), beam width (graph); kinds that look at all ignore it.
+        effort: how much to look at: partitions probed (IVF), mean visits (graph); kinds that look at all ignore it.
         allowed: uint32 [ceil(slots / 32)]; bit i of word w is slot 32 w + i: whether it may be nominated; None for all.
         selectivity: share of the slots that `allowed` lets pass, 1.0 without: a kind may look at more when it is small.
         threads: how many may work.

@@ -70,9 +70,9 @@ class Search:
         """Look at so many partitions of an IVF index."""
         return self._effort(nprobe=partitions)
 
-    def ef(self, width: int) -> Search:
-        """Follow so many nodes of a graph index at a time."""
-        return self._effort(ef=width)
+    def ef(self, visits: int) -> Search:
+        """Visit so many rows of a graph index in the mean."""
+        return self._effort(ef=visits)
 
     def target_recall(self, recall: float) -> Search:
         """Look at as much of the index as reaches this recall."""

@@ -36,7 +36,7 @@ class Effortful:
 
     Attributes:
         nprobe: partitions of an IVF index.
-        ef: beam width of a graph index.
+        ef: rows of a graph index to visit, in the mean.
         target_recall: recall@k to aim at, in (0, 1].
         pool: rows to measure exactly for each query.
     """

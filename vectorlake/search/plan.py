@@ -72,7 +72,7 @@ class Wish:
     """How much the caller wants to be looked at; what is None is chosen.
 
     Attributes:
-        effort: partitions (nprobe) or beam width (ef).
+        effort: partitions (nprobe) or mean visits (ef).
         pool: slots to nominate.
         target: recall to aim at.
     """

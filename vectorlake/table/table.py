@@ -323,7 +323,7 @@ class Table(ColumnApi, IndexApi):
                 five arguments asks for an index.
             index: the name of the index; by default the newest that fits column and metric.
             nprobe: partitions of an IVF index to look at.
-            ef: nodes of a graph index to follow at a time.
+            ef: rows of a graph index to visit, in the mean.
             target_recall: instead of these, look at as much as reached this recall@k when the index was made; 0.95
                 by default.
             pool: rows that are measured exactly for each query.
