@@ -89,7 +89,9 @@ class Graph(_Index):
     kind = "graph"
 
     def settings(self) -> Sequence[Setting]:
-        return grid(ef=(10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512))
+        return grid(
+            ef=(10, 16, 24, 32, 40, 48, 52, 56, 60, 64, 72, 80, 96, 112, 128, 160, 192, 208, 256, 384, 512)
+        )
 
 
 def write(data: Data, lake: str, storage_options: Mapping[str, str] | None = None) -> vl.Table:
