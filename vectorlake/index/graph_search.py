@@ -50,6 +50,7 @@ class GraphSearcher:
         self.row_ids = row_ids
         self._records, self._roots, self._guests = arrays
         self._slacks = slacks
+        self._beams: dict[int, tuple[int, float]] = {}
         self._centre, self._signs, self._unit = model
         layout = Layout(config.dimension)
         self._check(layout, config.dimension)
@@ -91,7 +92,9 @@ class GraphSearcher:
             scored = self._scan(queries, np.arange(count), ask, found, distances)
             return Nominated(found, distances, 0, scored)
         counts = np.empty((2, count), np.int64)
-        width, slack = beam_for(self._slacks, visits)
+        if (how := self._beams.get(visits)) is None:
+            how = self._beams[visits] = beam_for(self._slacks, visits)
+        width, slack = how
         if ask.allowed is not None:
             width = -(-width * self._slots // max(passing, 1))
         self._beam(queries, ask, width, slack, found, distances, counts)
