@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -83,6 +83,10 @@ class Contestant:
     def search(self, queries: np.ndarray, k: int) -> np.ndarray:
         """Ids [m, k] of the nearest rows (positions in `Data.base`), -1 where fewer were found."""
         raise NotImplementedError
+
+
+BEAMS: Final = (10, 16, 24, 32, 40, 48, 52, 56, 60, 64, 72, 80, 96, 112, 128, 160, 192, 208, 256, 384, 512)
+"""Values of `ef` for graphs that are compared closely."""
 
 
 def grid(**axes: Sequence[Any]) -> list[Setting]:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 import vectorlake as vl
-from _ann.protocol import Contestant, Data, Setting, grid
+from _ann.protocol import BEAMS, Contestant, Data, Setting, grid
 
 WARM_ROWS = 2_000
 ELEMENTS = {"float16": "f16", "float32": "f32", "int8": "int8", "uint8": "uint8"}
@@ -89,9 +89,7 @@ class Graph(_Index):
     kind = "graph"
 
     def settings(self) -> Sequence[Setting]:
-        return grid(
-            ef=(10, 16, 24, 32, 40, 48, 52, 56, 60, 64, 72, 80, 96, 112, 128, 160, 192, 208, 256, 384, 512)
-        )
+        return grid(ef=BEAMS)
 
 
 def write(data: Data, lake: str, storage_options: Mapping[str, str] | None = None) -> vl.Table:

@@ -9,7 +9,7 @@ import numpy as np
 import rabitqlib
 
 from _ann.peers.faiss_peer import lists
-from _ann.protocol import Contestant, Data, Setting, Skip, grid
+from _ann.protocol import BEAMS, Contestant, Data, Setting, Skip, grid
 
 
 class _Rabitq(Contestant):
@@ -55,9 +55,7 @@ class Symphony(_Rabitq):
         self.index.build(data.base, 200, num_threads=threads)
 
     def settings(self) -> Sequence[Setting]:
-        return grid(
-            ef=(10, 16, 24, 32, 40, 48, 52, 56, 60, 64, 72, 80, 96, 112, 128, 160, 192, 208, 256, 384, 512)
-        )
+        return grid(ef=BEAMS)
 
     def search(self, queries: np.ndarray, k: int) -> np.ndarray:
         search = self.index.search if len(queries) == 1 else self.index.search_batch
