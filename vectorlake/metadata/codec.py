@@ -128,7 +128,7 @@ def _converter(hint: Any) -> Callable[[Any], Any]:
         several = arguments[-1] is Ellipsis
         return partial(_several, _converter(arguments[0])) if several else partial(_tuple, arguments)
     if origin is dict:
-        return partial(_dict, hint)
+        return partial(_dict, hint, arguments[0], _converter(arguments[1]))
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         return partial(from_builtins, hint)
     return partial(msgspec.convert, type=hint)
@@ -158,11 +158,9 @@ def _listed(value: Any) -> list[Any]:
     return value
 
 
-def _dict(hint: Any, value: Any) -> Any:
+def _dict(hint: Any, key_type: Any, convert: Callable[[Any], Any], value: Any) -> Any:
     if not isinstance(value, dict):
         return msgspec.convert(value, hint)
-    key_type, item_type = get_args(hint)
-    convert = _converter(item_type)
     return {msgspec.convert(key, key_type, strict=False): convert(item) for key, item in value.items()}
 
 
