@@ -7,9 +7,10 @@ import pytest
 
 from vectorlake.index import graph_memory
 from vectorlake.index.graph import GraphKind
-from vectorlake.index.graph_memory import BATCH, REPAID, Copying, large_pages
+from vectorlake.index.graph_memory import BATCH, REPAID, Copying
 from vectorlake.index.protocol import Ask
 from vectorlake.kernels import Metric
+from vectorlake.kernels.codes import aligned_empty
 from vectorlake.testing.index_kinds import Recipe
 
 RECORDS = np.arange(100 * 64, dtype=np.uint8).reshape(100, 64)
@@ -45,7 +46,7 @@ def test_much_is_never_copied(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_memory_begins_where_a_cache_line_does() -> None:
     for rows in (1, 3, 100_000):
-        made = large_pages(rows, 192)
+        made = aligned_empty(rows, 192)
         assert made.shape == (rows, 192)
         assert made.ctypes.data % 64 == 0
         made.fill(7)

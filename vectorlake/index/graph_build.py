@@ -19,9 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vectorlake.errors import InvalidInputError
-from vectorlake.index.graph_memory import large_pages
 from vectorlake.index.graph_slack import POOL, Outcome, measure_slacks
-from vectorlake.kernels.codes import aligned_zeros
+from vectorlake.kernels.codes import aligned_empty, aligned_zeros
 from vectorlake.kernels.distance import METRIC_DOT, METRIC_L2
 from vectorlake.kernels.graph import beam, construct
 from vectorlake.kernels.graph.record import DEGREE, ROOT_BLOCKS, UNUSABLE, Layout
@@ -41,6 +40,7 @@ _STEP: Final = 1024
 _CHUNK: Final = 8192
 _BACK: Final = DEGREE
 _FACTS: Final = 16
+_NOBODY: Final = np.empty(0, np.int64)
 
 _SLACKS: Final = np.array([1, 1.1, 1.2, 1.35, 1.5, 2, 4, np.inf], np.float32)
 """By how much the rule of relative neighbourhood is loosened, step by step, until a vertex has all its edges."""
@@ -102,7 +102,7 @@ def build_graph(
             f"a graph of {rows:,} rows needs about {needed >> 20} MiB to be built, and may take {memory >> 20} MiB: "
             "raise memory_limit, or choose kind 'ivf'"
         )
-    records = large_pages(rows, layout.record)
+    records = aligned_empty(rows, layout.record)
     records.fill(0)
     place = 0
     for part in stored:
@@ -181,23 +181,15 @@ class _Building:
 
     def _slacks(self, roots: Bytes, guests: Slots) -> Floats:
         """Where searches of this graph may end, as measured with some of its vertices."""
-        at = (self._at[0], self._at[1], len(self._records), roots.ctypes.data, len(roots), guests.ctypes.data)
-        longest = longest_of(self._squares) if self._plan.code == METRIC_DOT else 0.0
-        space = np.zeros(self._layout.dimension, np.float32), np.zeros((1, self._layout.padded), np.int8)
-        nothing = np.empty((0, self._layout.dimension), np.float32)
+        code = self._plan.code
+        longest = longest_of(self._squares) if code == METRIC_DOT else 0.0
 
         def search(some: Ints, width: int, slack: float) -> Outcome:
-            found, measured = np.empty((len(some), POOL), np.int64), np.empty((len(some), POOL), np.float32)
-            counts = np.zeros((2, len(some)), np.int64)
-            self._team.run(
-                lambda a, b: beam.search_beam(
-                    *at, self._plan.code, nothing, some, a, b, *space, beam.LANES, width, POOL, 0, some, 1.0,
-                    slack, longest, found, measured, counts[0], counts[1],
-                ),
-                len(some),
-                32,
-            )  # fmt: skip
-            return Outcome(float(counts[0].mean()), found)
+            end = slack, longest
+            found, _, visits = self._beam(
+                code, roots, guests, some, width, POOL, omitted=some, end=end, step=32
+            )
+            return Outcome(float(visits.mean()), found)
 
         return measure_slacks(search, self._rng.permutation(self._vertices), self._plan.visits)
 
@@ -324,21 +316,42 @@ class _Building:
     def _search(self, vertices: Ints, starts: Slots, width: int) -> tuple[Ints, Floats]:
         """Slots near each of some vertices, itself among them: int64 [m, width], and their distances."""
         roots = self._roots(starts, METRIC_L2)
-        found = np.full((len(vertices), width), -1, np.int64)
-        measured = np.full(found.shape, np.inf, np.float32)
-        counts = np.zeros((2, len(vertices)), np.int64)
+        found, measured, _ = self._beam(METRIC_L2, roots, None, vertices, width, width)
+        return found, measured
+
+    def _beam(
+        self,
+        code: int,
+        roots: Bytes,
+        guests: Slots | None,
+        vertices: Ints,
+        width: int,
+        pool: int,
+        *,
+        omitted: Ints = _NOBODY,
+        end: tuple[float, float] = (np.inf, 0.0),
+        step: int = 256,
+    ) -> tuple[Ints, Floats, Ints]:
+        """Search the graph as it stands for some of its vertices; what it is given is as `beam.search_beam` takes it, `end`
+        the slack and the length of the longest vector. Slots and distances [m, pool], and visits [m]."""
+        found = np.empty((len(vertices), pool), np.int64)
+        measured = np.empty(found.shape, np.float32)
+        counts = np.empty((2, len(vertices)), np.int64)
+        graph = (
+            *self._at[:2], len(self._records), roots.ctypes.data, len(roots),
+            0 if guests is None else guests.ctypes.data, code,
+        )  # fmt: skip
         nothing = np.empty((0, self._layout.dimension), np.float32)
-        nothing_omitted = np.empty(0, np.int64)
+        space = np.zeros(self._layout.dimension, np.float32), np.zeros((1, self._layout.padded), np.int8)
         self._team.run(
             lambda a, b: beam.search_beam(
-                self._at[0], self._at[1], len(self._records), roots.ctypes.data, len(roots), 0, METRIC_L2, nothing,
-                vertices, a, b, np.zeros(self._layout.dimension, np.float32), np.zeros((1, self._layout.padded), np.int8),
-                beam.LANES, width, width, 0, nothing_omitted, 1.0, np.inf, 0.0, found, measured, counts[0], counts[1],
+                *graph, nothing, vertices, a, b, *space, beam.LANES, width, pool, 0, omitted, 1.0, *end, found, measured,
+                counts[0], counts[1],
             ),
             len(vertices),
-            256,
+            step,
         )  # fmt: skip
-        return found, measured
+        return found, measured, counts[0]
 
     def _link(
         self, kept: Slots, kept_distances: Floats, near: Slots, distances: Floats, linked: Slots

@@ -12,6 +12,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from vectorlake.kernels.codes import aligned_empty
+
 Bytes = npt.NDArray[np.uint8]
 
 LARGEST: Final = 512 << 20
@@ -20,14 +22,6 @@ REPAID: Final = 2
 """Records are copied when so many times their bytes were visited: the copy costs what visits of some six times gain."""
 BATCH: Final = 64
 """Calls with fewer queries don't wait for a copy to be made."""
-_LINE: Final = 64
-
-
-def large_pages(rows: int, size: int) -> Bytes:
-    """uint8 [rows, size] that begins where a cache line does, not yet written to: numpy asks for large pages for it."""
-    store = np.empty(rows * size + _LINE, np.uint8)
-    start = -store.ctypes.data % _LINE
-    return store[start : start + rows * size].reshape(rows, size)
 
 
 class Copying:
@@ -52,6 +46,6 @@ class Copying:
             return None
         # Never released: it is made once.
         self._wanted = False
-        copy = large_pages(*self._records.shape)
+        copy = aligned_empty(*self._records.shape)
         copy[:] = self._records
         return copy

@@ -87,16 +87,13 @@ class GraphSearcher:
         distances = np.empty((count, ask.pool), np.float32)
         passing = self._slots if ask.allowed is None else int(np.bitwise_count(ask.allowed).sum())
         visits = max(ask.effort, ask.pool)
-        widened = visits if ask.allowed is None else -(-visits * self._slots // max(passing, 1))
-        if ask.effort >= self.largest_effort or passing <= _VISIT * widened:
+        if ask.effort >= self.largest_effort or passing <= _VISIT * self._widened(visits, passing):
             scored = self._scan(queries, np.arange(count), ask, found, distances)
             return Nominated(found, distances, 0, scored)
         counts = np.empty((2, count), np.int64)
         if (how := self._beams.get(visits)) is None:
             how = self._beams[visits] = beam_for(self._slacks, visits)
-        width, slack = how
-        if ask.allowed is not None:
-            width = -(-width * self._slots // max(passing, 1))
+        width, slack = self._widened(how[0], passing), how[1]
         self._beam(queries, ask, width, slack, found, distances, counts)
         probed = int(counts[0].sum()) if count != 1 else int(counts[0, 0])
         scored = probed * DEGREE
@@ -110,6 +107,10 @@ class GraphSearcher:
             if len(astray):
                 scored += self._scan(queries, astray, ask, found, distances)
         return Nominated(found, distances, probed, scored)
+
+    def _widened(self, width: int, passing: int) -> int:
+        """So wide a beam, widened by what a filter leaves, so that as many that pass are met."""
+        return -(-width * self._slots // max(passing, 1))
 
     def _beam(
         self,

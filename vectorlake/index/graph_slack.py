@@ -18,12 +18,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from vectorlake.index.calibrate import K
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 POOL: Final = 14
 """Vectors in bytes rank the ten nearest among the first twelve."""
-K: Final = 10
 
 _EFFORTS: Final = (32, 64, 128, 256, 512)
 """Mean visits for which is measured."""
@@ -74,13 +75,17 @@ def measure_slacks(search: Search, vertices: Ints, share: float) -> Floats:
     """
     slacks: list[tuple[int, float]] = []
     better: list[bool] = []
+    truth, truest = np.empty((0, K), np.int64), 0
     for effort in _EFFORTS if share < 1 else ():
         width = math.ceil(effort / share)
         if 4 * width > len(vertices):
             break
-        some = np.sort(vertices[: max(_FEWEST, min(_QUERIES, min(_VISITS, len(vertices)) // effort))])
+        some = vertices[: max(_FEWEST, min(_QUERIES, min(_VISITS, len(vertices)) // effort))]
         slack = _slack(lambda slack, some=some, width=width: search(some, width, slack).visits, effort)  # type: ignore[misc]
-        truth = search(some, max(_TRUTH, 2 * width), math.inf).slots[:, :K]
+        if truest < max(_TRUTH, 2 * width):
+            truest = max(_TRUTH, 2 * width)
+            truth = search(some, truest, math.inf).slots[:, :K]
+        truth = truth[: len(some)]  # never more than before
         early, plain = search(some, width, slack), search(some, effort, math.inf)
         slacks.append((effort, slack))
         gain = _found(early.slots, truth) - _found(plain.slots, truth)
@@ -107,7 +112,7 @@ def beam_for(slacks: Floats, effort: int) -> tuple[int, float]:
     if place + 1 < len(slacks) and effort > rung:
         following, _, other = map(float, slacks[place + 1])
         if math.isfinite(slack) and math.isfinite(other):
-            slack += math.log(effort / rung) / math.log(following / rung) * (other - slack)
+            slack = _on_line((rung, slack), (following, other), effort)
     return math.ceil(effort * width / rung), slack
 
 
@@ -130,6 +135,12 @@ def _between(slacks: list[tuple[int, float]], effort: int) -> float:
     (lower, low), (upper, high) = slacks[place - 1 : place + 1]
     if math.isinf(low) or math.isinf(high):
         return math.inf
+    return _on_line((lower, low), (upper, high), effort)
+
+
+def _on_line(before: tuple[float, float], after: tuple[float, float], effort: float) -> float:
+    """The slack on the line through two, over the logarithm of visits."""
+    (lower, low), (upper, high) = before, after
     return low + math.log(effort / lower) / math.log(upper / lower) * (high - low)
 
 

@@ -19,6 +19,7 @@ LEVELS: Final = 52
 """Integers of heads lie in -LEVELS..LEVELS, and are stored plus LEVELS."""
 HEAD_STEP: Final = 12
 FINE_STEP: Final = 16
+_LINE: Final = 64
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,17 @@ def aligned(array: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 def aligned_zeros(*shape: int) -> npt.NDArray[np.uint8]:
     """Zeros that begin where a cache line does."""
-    size = math.prod(shape)
-    store = np.zeros(size + 64, np.uint8)
-    start = -store.ctypes.data % 64
-    return store[start : start + size].reshape(shape)
+    return _from_line(np.zeros(math.prod(shape) + _LINE, np.uint8), shape)
+
+
+def aligned_empty(*shape: int) -> npt.NDArray[np.uint8]:
+    """Memory that begins where a cache line does, not yet written to: if it is much, numpy asks for large pages for it."""
+    return _from_line(np.empty(math.prod(shape) + _LINE, np.uint8), shape)
+
+
+def _from_line(store: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    start = -store.ctypes.data % _LINE
+    return store[start : start + math.prod(shape)].reshape(shape)
 
 
 class RowEncoder:
