@@ -21,6 +21,7 @@ import numpy.typing as npt
 from vectorlake.errors import InvalidInputError
 from vectorlake.index.graph_slack import POOL, Outcome, measure_slacks
 from vectorlake.kernels.codes import aligned_empty, aligned_zeros
+from vectorlake.kernels.counter import counter
 from vectorlake.kernels.distance import METRIC_DOT, METRIC_L2
 from vectorlake.kernels.graph import beam, construct
 from vectorlake.kernels.graph.record import DEGREE, ROOT_BLOCKS, UNUSABLE, Layout
@@ -345,7 +346,7 @@ class _Building:
         space = np.zeros(self._layout.dimension, np.float32), np.zeros((1, self._layout.padded), np.int8)
         self._team.run(
             lambda a, b: beam.search_beam(
-                *graph, nothing, vertices, a, b, *space, beam.LANES, width, pool, 0, omitted, 1.0, *end, found, measured,
+                *graph, nothing, vertices, counter(a), b, *space, beam.LANES, width, pool, 0, omitted, 1.0, *end, found, measured,
                 counts[0], counts[1],
             ),
             len(vertices),

@@ -8,15 +8,17 @@ import numpy as np
 import numpy.typing as npt
 
 from vectorlake.errors import CorruptDataError
-from vectorlake.index.graph_build import Team, longest_of
+from vectorlake.index.graph_build import longest_of
 from vectorlake.index.graph_memory import Copying
 from vectorlake.index.graph_slack import beam_for
 from vectorlake.index.protocol import NO_SLOT, Ask, Config, Nominated
+from vectorlake.kernels.counter import counter
 from vectorlake.kernels.distance import METRIC_DOT
 from vectorlake.kernels.graph import beam, query
 from vectorlake.kernels.graph.record import DEGREE, UNUSABLE, Layout
 from vectorlake.kernels.metric import Metric
 from vectorlake.kernels.reference import METRIC_CODES
+from vectorlake.kernels.team import Team
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -29,6 +31,9 @@ _DISTANCES: Final = 4 << 20
 """How many distances are held at a time when all are measured."""
 _BATCH: Final = 4
 """From this many queries for a thread on, they are searched in lockstep."""
+_SCANNED: Final = 8
+"""Queries of which all distances are measured together."""
+_NOT_TAKEN: Final = -1
 _WRITABLE: Final = ("C", "W")
 """Compiled code takes no read-only arrays, though it writes to none of the queries."""
 _NOBODY: Final = np.empty(0, np.int64)
@@ -36,8 +41,6 @@ _NOBODY: Final = np.empty(0, np.int64)
 
 class GraphSearcher:
     """A segment, open."""
-
-    divides = True
 
     def __init__(
         self,
@@ -78,6 +81,9 @@ class GraphSearcher:
     def largest_effort(self) -> int:
         return max(1, self._slots)
 
+    def takes_turns(self, ask: Ask) -> bool:
+        return not self._measures_all(ask, self._passing(ask))
+
     def search(self, ask: Ask) -> Nominated:
         count = len(ask.queries)
         queries = np.require(ask.queries, np.float32, _WRITABLE)
@@ -85,16 +91,20 @@ class GraphSearcher:
             queries = queries * np.float32(1 / self._unit)
         found = np.empty((count, ask.pool), np.int64)
         distances = np.empty((count, ask.pool), np.float32)
-        passing = self._slots if ask.allowed is None else int(np.bitwise_count(ask.allowed).sum())
-        visits = max(ask.effort, ask.pool)
-        if ask.effort >= self.largest_effort or passing <= _VISIT * self._widened(visits, passing):
+        passing = self._passing(ask)
+        if self._measures_all(ask, passing):
             scored = self._scan(queries, np.arange(count), ask, found, distances)
             return Nominated(found, distances, 0, scored)
-        counts = np.empty((2, count), np.int64)
+        visits = max(ask.effort, ask.pool)
         if (how := self._beams.get(visits)) is None:
             how = self._beams[visits] = beam_for(self._slacks, visits)
         width, slack = self._widened(how[0], passing), how[1]
+        counts = np.full((2, count), _NOT_TAKEN)
         self._beam(queries, ask, width, slack, found, distances, counts)
+        taken = None
+        if ask.turn is not None:
+            taken = np.flatnonzero(counts[0] != _NOT_TAKEN)
+            counts[:, counts[0] == _NOT_TAKEN] = 0
         probed = int(counts[0].sum()) if count != 1 else int(counts[0, 0])
         scored = probed * DEGREE
         if (copy := self._copying.after(probed, count)) is not None:
@@ -102,11 +112,21 @@ class GraphSearcher:
             self._graph = (copy.ctypes.data, *self._graph[1:])
         if ask.allowed is not None:
             # A beam that ended early with a full pool had nothing nearer left, whatever passed.
-            to_the_end = (counts[0] >= width) | (found[:, -1] == NO_SLOT)
-            astray = np.flatnonzero(to_the_end & (counts[1] < _ENOUGH * visits))
+            mine = np.arange(count) if taken is None else taken
+            to_the_end = (counts[0, mine] >= width) | (found[mine, -1] == NO_SLOT)
+            astray = mine[to_the_end & (counts[1, mine] < _ENOUGH * visits)]
             if len(astray):
                 scored += self._scan(queries, astray, ask, found, distances)
-        return Nominated(found, distances, probed, scored)
+        return Nominated(found, distances, probed, scored, taken)
+
+    def _passing(self, ask: Ask) -> int:
+        """How many slots may be nominated."""
+        return self._slots if ask.allowed is None else int(np.bitwise_count(ask.allowed).sum())
+
+    def _measures_all(self, ask: Ask, passing: int) -> bool:
+        """Whether all that may be nominated are measured, since a beam would cost more."""
+        visits = max(ask.effort, ask.pool)
+        return ask.effort >= self.largest_effort or passing <= _VISIT * self._widened(visits, passing)
 
     def _widened(self, width: int, passing: int) -> int:
         """So wide a beam, widened by what a filter leaves, so that as many that pass are met."""
@@ -126,20 +146,19 @@ class GraphSearcher:
         count = len(queries)
         allowed = 0 if ask.allowed is None else ask.allowed.ctypes.data
         omitted = _NOBODY if ask.omitted is None else ask.omitted
-        threads = min(ask.threads, count)
-        lanes = beam.LANES if count >= _BATCH * threads else 1
+        turn, threads = counter(), min(ask.threads, count)
+        if ask.turn is not None:
+            turn, threads = ask.turn, 1
+        lanes = beam.LANES if count >= _BATCH * ask.threads else 1
 
-        def part(first: int, end: int) -> None:
+        def work(_first: int, _end: int) -> None:
             beam.search_beam(
-                *self._graph, queries, _NOBODY, first, end, *self._space, lanes, width, ask.pool, allowed, omitted,
+                *self._graph, queries, _NOBODY, turn, count, *self._space, lanes, width, ask.pool, allowed, omitted,
                 self._factor, slack, self._longest, found, distances, counts[0], counts[1],
             )  # fmt: skip
 
-        if threads < 2:
-            part(0, count)
-        else:
-            with Team(threads) as team:
-                team.run(part, count, max(64, -(-count // (8 * threads))))
+        with Team(threads) as team:
+            team.run(work, [(0, count)] * threads)
 
     def _scan(self, queries: Floats, which: Ints, ask: Ask, found: Ints, distances: Floats) -> int:
         """Measure all slots that may be nominated, for some queries; returns how many were measured."""
@@ -164,8 +183,7 @@ class GraphSearcher:
                     lambda a, b, asked=asked, measured=measured: query.scan_slots(  # type: ignore[misc]
                         self._graph[0], self._graph[1], self._code, asked, a, b, *self._space, slots, measured
                     ),
-                    len(some),
-                    8,
+                    [(a, min(a + _SCANNED, len(some))) for a in range(0, len(some), _SCANNED)],
                 )
                 if pool < len(slots):
                     best = np.argpartition(measured, pool - 1, axis=1)[:, :pool]

@@ -7,7 +7,7 @@ model), both plain named arrays. Rows live in *slots*, the positions in which a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -121,6 +121,8 @@ class Ask:
         threads: how many may work.
         omitted: int64 [n], for each query a slot that is neither nominated nor leads to others, as if its row were not
             there; a kind in which no row leads to another may ignore it. None for none.
+        turn: a counter, int64 [1], for kinds that `take_turns`: threads that ask with one counter share out the queries,
+            and each is answered for those that it took, by itself. None where all are this thread's.
         offsets: int64 [n + 1], for multivectors where each query's tokens begin in `queries` [tokens, d]; else None.
     """
 
@@ -131,6 +133,7 @@ class Ask:
     selectivity: float = 1.0
     threads: int = 1
     omitted: npt.NDArray[np.int64] | None = None
+    turn: npt.NDArray[np.int64] | None = None
     offsets: npt.NDArray[np.int64] | None = None
 
 
@@ -143,12 +146,14 @@ class Nominated:
         estimates: float32 [n, pool], estimated distance under the metric (l2 squared), infinity where there is none.
         probed: partitions looked at, summed over the queries (graph: hops).
         scored: slots whose code was compared, summed over the queries.
+        taken: int64 [m], where threads take turns: the queries that this is the answer for; None for all.
     """
 
     slots: npt.NDArray[np.int64]
     estimates: npt.NDArray[np.float32]
     probed: int
     scored: int
+    taken: npt.NDArray[np.int64] | None = None
 
 
 class Searcher(Protocol):
@@ -256,6 +261,12 @@ def divides(searcher: Searcher) -> bool:
     """Whether parts of a batch take a searcher no longer than the whole, so that each thread takes some from nominating to
     measuring; it says so by `divides = True`."""
     return bool(getattr(searcher, "divides", False))
+
+
+def takes_turns(searcher: Searcher, ask: Ask) -> bool:
+    """Whether threads may share out the queries of such an ask, one by one; a searcher says so by `takes_turns(ask)`."""
+    said: Callable[[Ask], bool] | None = getattr(searcher, "takes_turns", None)
+    return said is not None and said(ask)
 
 
 def compared(searcher: Searcher, config: Config) -> int:

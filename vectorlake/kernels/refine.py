@@ -75,16 +75,15 @@ def _worthwhile(
 
 
 @entry(
-    "void(int64, int64, int64, int64, int64, int64, float64[:, ::1], int64[:, ::1], int64, int64, "
-    "float64[:, ::1], int64[:, ::1])"
+    "void(int64, int64, int64, int64, int64[::1], float64[:, ::1], int64[:, ::1], int64, int64, float64[:, ::1], "
+    "int64[:, ::1])"
 )
 def refine(
     metric: int,
     query_code: int,
     query_address: int,
     code: int,
-    first: int,
-    end: int,
+    which: Any,
     scratch: Any,
     slots: Any,
     addresses: int,
@@ -92,15 +91,14 @@ def refine(
     heap_distances: Any,
     heap_ids: Any,
 ) -> None:
-    """Offer the nominated slots of queries [first, end) to their heaps.
+    """Offer the nominated slots of some queries to their heaps.
 
     Args:
         metric: one of `distance`'s constants, or `METRIC_HAMMING`.
         query_code: element type of the queries.
         query_address: where the first query stands; they follow each other without gaps.
         code: element type of the stored vectors.
-        first: the first query.
-        end: the query after the last.
+        which: int64 [m], the queries.
         scratch: float64 [1, d], overwritten.
         slots: int64 [n, pool], negative where there is none.
         addresses: where int64 [slots] stands: the address of each slot's vector, 0 for none.
@@ -120,7 +118,7 @@ def refine(
     lows = np.empty(pool if rough else 0, np.float32)
     highs = np.empty(pool if rough else 0, np.float32)
     k = heap_distances.shape[1]
-    for q in range(first, end):
+    for q in which:
         widen(query_code, query_address + q * stride, dimension, query, buffer)
         length = norm(address_of(query), dimension)
         count = 0

@@ -30,6 +30,10 @@ class Heaps:
         most = np.inf if max_distance is None else max_distance
         return cls(np.full((count, k), most, np.float64), np.full((count, k), NO_ROW, np.int64))
 
+    def of(self, first: int, end: int) -> Heaps:
+        """Those of queries [first, end), to be written to."""
+        return Heaps(self.distances[first:end], self.row_ids[first:end])
+
     def offer(self, found: Found) -> None:
         """Offer rows that were found elsewhere."""
         offer_found(

@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from vectorlake.errors import CorruptDataError, DamagedIndexWarning
-from vectorlake.index.protocol import Ask, Nominated, divides
+from vectorlake.index.protocol import Ask, Nominated, divides, takes_turns
 from vectorlake.index.slots import allowed_slots
 from vectorlake.index.team import parts_of
 from vectorlake.kernels import Metric
+from vectorlake.kernels.counter import counter
 from vectorlake.kernels.heap import NO_ROW
 from vectorlake.kernels.rows import Rows as Matrix
 from vectorlake.kernels.team import Team, cores
@@ -220,9 +221,15 @@ class IndexEngine:
 
     def _probe(self, first: int, end: int, effort: Effort, heaps: Heaps, threads: int) -> None:
         """Nominate and measure for queries [first, end)."""
+        segments = self.prepared.segments
+        threads = min(threads, end - first)
+        if threads > 1 and len(segments) == 1 and segments[0].vectors is not None:
+            ask = self._of_segment(segments[0], self._ask(first, end, effort, threads), 0)
+            if takes_turns(segments[0].searcher, ask):
+                self._probe_in_turns(first, end, ask, heaps, threads)
+                return
         parts = parts_of(end - first, threads)
         together = threads < 2 or len(parts) < 2
-        segments = self.prepared.segments
         if together or not all(divides(s.searcher) and s.vectors is not None for s in segments):
             self._probe_part(first, end, effort, heaps, threads, self.trace)
             return
@@ -238,19 +245,48 @@ class IndexEngine:
             team.run(probe, parts)
         self.trace.merge(traces, now)
 
+    def _probe_in_turns(self, first: int, end: int, ask: Ask, heaps: Heaps, threads: int) -> None:
+        """Nominate for queries [first, end) in the only segment; each thread measures for those that it took."""
+        (segment,) = self.prepared.segments
+        assert segment.vectors is not None
+        vectors, ask = segment.vectors, replace(ask, turn=counter())
+        matrix, part = self._queries_of(first, end), heaps.of(first, end)
+        code = element_code(self.prepared.field)
+        began = time.perf_counter_ns()
+        traces: list[Trace] = []
+
+        def probe(_first: int, _end: int) -> None:
+            trace = Trace()
+            traces.append(trace)
+            now = time.perf_counter_ns()
+            nominated = self._nominate(segment, ask)
+            now = trace.took("probe", now)
+            slots, which = nominated.slots, nominated.taken
+            refine_mapped(
+                matrix, self.metric, code, slots, vectors.places, segment.row_ids, part, threads=1, which=which
+            )  # fmt: skip
+            trace.probed += nominated.probed
+            trace.scored += nominated.scored
+            trace.candidates += int(np.count_nonzero(slots[which] >= 0))
+            trace.took("refine", now)
+
+        with Team(threads) as team:
+            team.run(probe, [(first, end)] * threads)
+        self.trace.merge(traces, began)
+
     def _probe_part(
         self, first: int, end: int, effort: Effort, heaps: Heaps, threads: int, trace: Trace
     ) -> None:
         """Nominate for queries [first, end) in all segments, then measure."""
-        segments, chosen = self.prepared.segments, self._chosen
+        segments = self.prepared.segments
         now = time.perf_counter_ns()
         ask = self._ask(first, end, effort, threads)
         asked: list[tuple[ReadySegment, Nominated]] = []
         for index, segment in enumerate(segments):
-            asked.append((segment, self._nominate(segment, ask, chosen, index)))
+            asked.append((segment, self._nominate(segment, self._of_segment(segment, ask, index))))
         slots = best_slots([nominated for _, nominated in asked], effort.pool)
         now = trace.took("probe", now)
-        part = Heaps(heaps.distances[first:end], heaps.row_ids[first:end])
+        part = heaps.of(first, end)
         for (segment, nominated), nominees in zip(asked, slots, strict=True):
             trace.probed += nominated.probed
             trace.scored += nominated.scored
@@ -289,8 +325,7 @@ class IndexEngine:
         threads: int,
     ) -> None:
         """Measure what a segment nominated for queries [first, end), and offer it to their heaps."""
-        whole = first == 0 and end == self.count
-        matrix = self._matrix if whole else Matrix.of(self._matrix.array[first:end], what="queries")
+        matrix = self._queries_of(first, end)
         if segment.vectors is not None:
             code = element_code(self.prepared.field)
             refine_mapped(
@@ -308,7 +343,13 @@ class IndexEngine:
                 matrix, self.metric, nominees, segment, self.prepared.field, part, threads
             )
 
-    def _nominate(self, segment: ReadySegment, ask: Ask, chosen: Chosen | None, index: int) -> Nominated:
+    def _queries_of(self, first: int, end: int) -> Matrix:
+        whole = first == 0 and end == self.count
+        return self._matrix if whole else Matrix(self._matrix.array[first:end], self._matrix.code)
+
+    def _of_segment(self, segment: ReadySegment, ask: Ask, index: int) -> Ask:
+        """What is asked of a segment: slots of its own that may be nominated."""
+        chosen = self._chosen
         if chosen is not None:
             share = chosen.counts[index] / max(segment.live, 1)
             ask = replace(ask, allowed=chosen.words[index], selectivity=share)
@@ -316,6 +357,9 @@ class IndexEngine:
             ask = replace(ask, allowed=segment.words, selectivity=segment.live / segment.slots)
         if ask.pool > segment.slots:
             ask = replace(ask, pool=segment.slots)
+        return ask
+
+    def _nominate(self, segment: ReadySegment, ask: Ask) -> Nominated:
         try:
             return segment.searcher.search(ask)
         except CorruptDataError as e:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,6 +12,9 @@ from vectorlake.kernels.refine import refine
 from vectorlake.kernels.rows import Rows as Matrix
 from vectorlake.search.heaps import Heaps
 from vectorlake.search.plan import Effort
+
+
+_FIRST: Final = np.zeros(1, np.int64)
 
 
 class Lean:
@@ -59,8 +64,7 @@ class Lean:
             query.code,
             query.address,
             self._code,
-            0,
-            1,
+            _FIRST,
             np.empty((1, query.dimension)),
             slots,
             self._places,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +11,7 @@ from vectorlake.kernels import Metric
 from vectorlake.kernels.reference import METRIC_CODES
 from vectorlake.kernels.refine import METRIC_HAMMING, refine
 from vectorlake.kernels.rows import Rows as Matrix
+from vectorlake.kernels.team import Team
 from vectorlake.schema import Field
 from vectorlake.search.heaps import Heaps
 from vectorlake.search.ready import ReadySegment
@@ -34,6 +34,7 @@ def refine_mapped(
     row_ids: npt.NDArray[np.int64],
     heaps: Heaps,
     threads: int,
+    which: npt.NDArray[np.int64] | None = None,
 ) -> None:
     """Measure nominated slots [n, pool] where they stand, and offer them.
 
@@ -44,8 +45,10 @@ def refine_mapped(
         slots: int64 [n, pool], -1 where there is none.
         places: int64 [slots], addresses, 0 for none.
         row_ids: int64 [slots].
+        which: int64 [m], for which of the queries; None for all.
     """
-    count = queries.count
+    which = np.arange(queries.count) if which is None else which
+    count = len(which)
     address, base, names = queries.address, places.ctypes.data, row_ids.ctypes.data
 
     def part(first: int, end: int) -> None:
@@ -54,8 +57,7 @@ def refine_mapped(
             queries.code,
             address,
             code,
-            first,
-            end,
+            which[first:end],
             np.empty((1, queries.dimension)),
             slots,
             base,
@@ -68,9 +70,8 @@ def refine_mapped(
         part(0, count)
         return
     step = -(-count // (threads * 4))
-    with ThreadPoolExecutor(threads, "vectorlake-refine") as pool:
-        for done in [pool.submit(part, s, min(s + step, count)) for s in range(0, count, step)]:
-            done.result()
+    with Team(threads) as team:
+        team.run(part, [(s, min(s + step, count)) for s in range(0, count, step)])
 
 
 def refine_read(

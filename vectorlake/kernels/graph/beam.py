@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numba import carray  # type: ignore[attr-defined]
 
+from vectorlake.kernels.counter import take
 from vectorlake.kernels.distance import METRIC_DOT, address_of, hold, pointer_to, single_of_bits
 from vectorlake.kernels.graph.lanes import LINES, bits_of_single, code_sums, estimates, move_up
 from vectorlake.kernels.graph.query import (
@@ -338,7 +339,7 @@ def _forget(trail: Any, visits: Any, seen: Any) -> None:
 
 
 @entry(
-    "void(int64, int64, int64, int64, int64, int64, int64, float32[:, ::1], int64[::1], int64, int64, float32[::1], "
+    "void(int64, int64, int64, int64, int64, int64, int64, float32[:, ::1], int64[::1], int64[::1], int64, float32[::1], "
     "int8[:, ::1], int64, int64, int64, int64, int64[::1], float64, float32, float32, int64[:, ::1], "
     "float32[:, ::1], int64[::1], int64[::1])"
 )
@@ -352,7 +353,7 @@ def search_beam(
     metric: int,
     queries: Any,
     vertices: Any,
-    first: int,
+    turn: Any,
     end: int,
     centre: Any,
     signs: Any,
@@ -369,7 +370,7 @@ def search_beam(
     visited: Any,
     passed: Any,
 ) -> None:
-    """Search for queries [first, end).
+    """Search for the queries that a counter gives, until the end.
 
     Args:
         records: address of the records.
@@ -381,7 +382,8 @@ def search_beam(
         metric: one of `distance`'s constants.
         queries: float32 [n, d].
         vertices: int64 [n], slots whose vectors are the queries; empty for those above.
-        first, end: which queries.
+        turn: the counter, int64 [1]: threads that share it share out the queries.
+        end: the query after the last.
         centre: float32 [d].
         signs: int8 [rounds, padded], the rotation.
         lanes: how many queries to work on at a time.
@@ -423,7 +425,8 @@ def search_beam(
     value_of = carray(pointer_to(address_of(values), np.float32(0)), (DEGREE,))
     spread = 64 * LINES * (padded // STEP)
     ahead = roots
-    following = first
+    turn_at = address_of(turn)
+    left = True
     active = True
     while active:
         active = False
@@ -438,11 +441,13 @@ def search_beam(
             mark = carray(pointer_to(seen_at + 4 * marks * lane, np.uint32(0)), (marks,))
             past = carray(pointer_to(trail_at + 4 * steps * lane, np.int32(0)), (steps,))
             if current[lane] < 0:
-                if following >= end:
+                if not left:
+                    continue
+                query = take(turn_at, 1)
+                if query >= end:
+                    left = False
                     continue
                 active = True
-                query = following
-                following += 1
                 number[HEIGHT] = 0
                 number[SHIFT] = 0
                 number[BOUND] = np.inf
@@ -514,3 +519,4 @@ def search_beam(
     hold(sums)
     hold(values)
     hold(keys)
+    hold(turn)
