@@ -36,6 +36,31 @@ def _fetch(address: int, size: int) -> None:
 
 
 @inner
+def _gather(slots: Any, addresses: int, row_ids: int, places: Any, names: Any) -> int:
+    """Write where the nominated rows of a query stand, and their ids; returns how many there are."""
+    count = 0
+    for i in range(slots.shape[0]):
+        slot = slots[i]
+        if slot >= 0:
+            place = carray(pointer_to(addresses + 8 * slot, np.int64(0)), (1,))[0]
+            if place:
+                places[count] = place
+                names[count] = carray(pointer_to(row_ids + 8 * slot, np.int64(0)), (1,))[0]
+                count += 1
+    return count
+
+
+@inner
+def _fetch_following(i: int, places: Any, count: int, next_places: Any, next_count: int, size: int) -> None:
+    """Fetch the row that comes `_AHEAD` rows after row i: one of the next query, if this one has no more."""
+    at = i + _AHEAD
+    if at < count:
+        _fetch(places[at], size)
+    elif at - count < next_count:
+        _fetch(next_places[at - count], size)
+
+
+@inner
 def _worthwhile(
     metric: int,
     query: int,
@@ -45,6 +70,8 @@ def _worthwhile(
     places: Any,
     names: Any,
     count: int,
+    next_places: Any,
+    next_count: int,
     lows: Any,
     highs: Any,
     farthest: float,
@@ -52,12 +79,9 @@ def _worthwhile(
 ) -> int:
     """Bring those of places[:count] to the front that may be among the k nearest and nearer than `farthest`; how many."""
     size = dimension * width_of(code)
-    for i in range(min(_AHEAD, count)):
-        _fetch(places[i], size)
     known = 0
     for i in range(count):
-        if i + _AHEAD < count:
-            _fetch(places[i + _AHEAD], size)
+        _fetch_following(i, places, count, next_places, next_count, size)
         low, high = rough_distance(metric, query, length, code, places[i], dimension)
         lows[i] = low
         if high < np.inf:
@@ -109,8 +133,7 @@ def refine(
     dimension = scratch.shape[1]
     pool = slots.shape[1]
     buffer = np.empty(dimension, np.float32)
-    places = np.empty(pool, np.int64)
-    names = np.empty(pool, np.int64)
+    places, names = np.empty((2, pool), np.int64), np.empty((2, pool), np.int64)
     query = scratch[0]
     size = dimension * width_of(code)
     stride = dimension * width_of(query_code)
@@ -118,18 +141,24 @@ def refine(
     lows = np.empty(pool if rough else 0, np.float32)
     highs = np.empty(pool if rough else 0, np.float32)
     k = heap_distances.shape[1]
-    for q in which:
+    asked = which.shape[0]
+    following = _gather(slots[which[0]], addresses, row_ids, places[0], names[0]) if asked else 0
+    for i in range(min(_AHEAD, following)):
+        _fetch(places[0, i], size)
+    for j in range(asked):
+        q = which[j]
+        there, named, count = places[j & 1], names[j & 1], following
+        after = places[1 - (j & 1)]
+        following = 0
+        if j + 1 < asked:
+            following = _gather(slots[which[j + 1]], addresses, row_ids, after, names[1 - (j & 1)])
+        if j + 2 < asked:
+            for i in range(pool):
+                slot = max(slots[which[j + 2], i], 0)
+                prefetch(addresses + 8 * slot)
+                prefetch(row_ids + 8 * slot)
         widen(query_code, query_address + q * stride, dimension, query, buffer)
         length = norm(address_of(query), dimension)
-        count = 0
-        for i in range(pool):
-            slot = slots[q, i]
-            if slot >= 0:
-                place = carray(pointer_to(addresses + 8 * slot, np.int64(0)), (1,))[0]
-                if place:
-                    places[count] = place
-                    names[count] = carray(pointer_to(row_ids + 8 * slot, np.int64(0)), (1,))[0]
-                    count += 1
         if rough:
             count = _worthwhile(
                 metric,
@@ -137,27 +166,26 @@ def refine(
                 length,
                 code,
                 dimension,
-                places,
-                names,
+                there,
+                named,
                 count,
+                after,
+                following,
                 lows,
                 highs,
                 heap_distances[q, 0],
                 k,
             )
-        else:
-            for i in range(min(_AHEAD, count)):
-                _fetch(places[i], size)
         for i in range(count):
-            if not rough and i + _AHEAD < count:
-                _fetch(places[i + _AHEAD], size)
+            if not rough:
+                _fetch_following(i, there, count, after, following, size)
             if metric == METRIC_HAMMING:
-                value = float(differing_bits(query_address + q * stride, places[i], dimension))
+                value = float(differing_bits(query_address + q * stride, there[i], dimension))
             else:
-                vector, single = as_floats(code, places[i], dimension, buffer)
+                vector, single = as_floats(code, there[i], dimension, buffer)
                 value = distance(metric, address_of(query), length, vector, dimension, single)
             if value < np.inf:
-                offer(heap_distances[q], heap_ids[q], value, names[i])
+                offer(heap_distances[q], heap_ids[q], value, named[i])
 
 
 @entry("void(float64[:, ::1], int64[:, ::1], float64[:, ::1], int64[:, ::1])")
