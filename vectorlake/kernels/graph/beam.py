@@ -15,6 +15,8 @@ from numba import carray  # type: ignore[attr-defined]
 
 from vectorlake.kernels.counter import take
 from vectorlake.kernels.distance import METRIC_DOT, address_of, hold, pointer_to, single_of_bits
+from vectorlake.kernels.graph.frontier import ROOM as FRONTIER_ROOM
+from vectorlake.kernels.graph.frontier import below, crowded, cutoff, least, run_of
 from vectorlake.kernels.graph.lanes import LINES, bits_of_single, code_sums, estimates, move_up
 from vectorlake.kernels.graph.query import (
     BOUND,
@@ -43,11 +45,12 @@ _STARTS: Final = 8
 # Places in a lane's integers.
 _QUERY: Final = 0
 _SIZE: Final = 1
-_CURSOR: Final = 2
+_VISITED: Final = 2
 _FOUND: Final = 3
 _VISITS: Final = 4
 _ALLOWED: Final = 5
 _MET: Final = 6
+_CUTOFF: Final = 7
 _STATE: Final = 8
 _TRAIL: Final = 16
 
@@ -137,34 +140,28 @@ def _forget_one(seen: Any, slot: Any) -> None:
 
 
 @inner
-def _expand(
+def _neighbours(
     codes: int,
     base: Any,
     padded: int,
     table: Any,
     numbers: Any,
     state: Any,
-    beam: Any,
-    width: int,
     seen: Any,
     trail: Any,
     sums: Any,
     values: Any,
     keys: Any,
     ahead: int,
-) -> None:
-    """Put those of 32 neighbours into the beam whose estimate makes it, if they have not been in it before; meanwhile
-    the record at `ahead` is fetched."""
+) -> Any:
+    """List the keys of those of 32 neighbours that are estimated to be near enough, and have not been met before; returns
+    how many there are. Meanwhile the record at `ahead` is fetched."""
     neighbours = carray(pointer_to(codes + 4 * padded, np.int32(0)), (DEGREE,))
     bits = carray(pointer_to(address_of(values), np.int32(0)), (DEGREE,))
-    size = state[_SIZE]
-    cursor = state[_CURSOR]
     code_sums(codes, address_of(table), padded // STEP, address_of(sums), ahead)
     limit = numbers[BOUND]
-    if size == width:
-        last = single_of_bits(np.uint32(distance_bits_of(beam[size - 1])))
-        if last < limit:
-            limit = last
+    if state[_CUTOFF] != UNUSED:
+        limit = min(limit, single_of_bits(np.uint32(distance_bits_of(state[_CUTOFF]))))
     mask = estimates(
         address_of(sums),
         codes + 4 * padded + _CODE_TERMS,
@@ -174,40 +171,51 @@ def _expand(
         limit,
         address_of(values),
     )
-    fresh = _met_first(mask, neighbours, bits, seen, trail, state, keys)
-    for i in range(fresh):
-        key = keys[i]
-        if size == width:
-            last = beam[size - 1]
-            if key >= last:
-                _forget_one(seen, slot_of(key))
-                continue
-            # Who leaves unvisited may come back: from nearer by its distance is estimated better.
-            if last & 1 == 0:
-                _forget_one(seen, slot_of(last))
-        place = put(beam, size, width, key)
-        size = min(size + 1, width)
-        cursor = min(cursor, place)
-    state[_SIZE] = size
-    state[_CURSOR] = cursor
+    return _met_first(mask, neighbours, bits, seen, trail, state, keys)
 
 
 @inner
-def _next(state: Any, beam: Any, bound: Any) -> Any:
-    """Take the nearest of the beam that was not visited; -1 when all were, or it is beyond the bound."""
-    cursor = state[_CURSOR]
-    size = state[_SIZE]
-    while cursor < size:
-        key = beam[cursor]
-        if key & 1 == 0:
-            if single_of_bits(np.uint32(distance_bits_of(key))) > bound:
-                return -1
-            beam[cursor] = key | 1
-            state[_CURSOR] = cursor + 1
-            return slot_of(key)
-        cursor += 1
-    state[_CURSOR] = cursor
-    return -1
+def _drop(frontier: Any, width: int, seen: Any, state: Any) -> None:
+    """Leave few more than `width` in a frontier."""
+    size, visited = state[_SIZE], state[_VISITED]
+    limit = cutoff(frontier, size, visited, width)
+    state[_CUTOFF] = limit
+    kept = 0
+    for i in range(size):
+        key = frontier[i]
+        frontier[kept] = key
+        if key < limit:
+            kept += 1
+        else:
+            # It may come back: from nearer by its distance is estimated better.
+            _forget_one(seen, slot_of(key))
+    state[_SIZE] = kept
+    kept = 0
+    end = frontier.shape[0] - 1
+    for i in range(visited):
+        key = frontier[end - i]
+        frontier[end - kept] = key
+        kept += np.int64(key < limit)
+    state[_VISITED] = kept
+
+
+@inner
+def _next(state: Any, frontier: Any, width: int, bound: Any) -> Any:
+    """Take the nearest of the frontier that was not visited; -1 when `width` nearer ones were, or it is beyond the bound."""
+    size, visited = state[_SIZE], state[_VISITED]
+    if size == 0:
+        return -1
+    key, place = least(frontier, size)
+    if single_of_bits(np.uint32(distance_bits_of(key))) > bound:
+        return -1
+    end = frontier.shape[0]
+    if visited >= width and below(run_of(frontier, end - visited, visited), visited, key) >= width:
+        return -1
+    frontier[place] = frontier[size - 1]
+    frontier[end - visited - 1] = key
+    state[_SIZE] = size - 1
+    state[_VISITED] = visited + 1
+    return slot_of(key)
 
 
 @inner
@@ -406,7 +414,8 @@ def search_beam(
     words = np.empty((lanes, padded), np.int16)
     numbers = np.zeros((lanes, NUMBERS), np.float32)
     states = np.zeros((lanes, _STATE), np.int64)
-    beams = np.empty((lanes, width + ROOM), np.int64)
+    length = width + FRONTIER_ROOM
+    frontiers = np.empty((lanes, length), np.int64)
     bests = np.empty((lanes, pool + ROOM), np.int64)
     marks = (slots + 31) // 32
     seen = np.zeros((lanes, marks), np.uint32)
@@ -417,7 +426,8 @@ def search_beam(
     sums = np.empty(DEGREE, np.uint16)
     values = np.empty(DEGREE, np.float32)
     keys = np.empty(DEGREE + 1, np.int64)
-    states_at, beams_at, bests_at = address_of(states), address_of(beams), address_of(bests)
+    starts = np.empty(_STARTS + ROOM, np.int64)
+    states_at, frontiers_at, bests_at = address_of(states), address_of(frontiers), address_of(bests)
     tables_at, words_at, numbers_at = address_of(tables), address_of(words), address_of(numbers)
     seen_at, trail_at = address_of(seen), address_of(trail)
     sum_of = carray(pointer_to(address_of(sums), np.uint16(0)), (DEGREE,))
@@ -433,7 +443,7 @@ def search_beam(
         for lane in range(lanes):
             # Views that own nothing: no reference is counted where they are passed on.
             state = carray(pointer_to(states_at + 8 * _STATE * lane, np.int64(0)), (_STATE,))
-            beam = carray(pointer_to(beams_at + 8 * (width + ROOM) * lane, np.int64(0)), (width + ROOM,))
+            frontier = carray(pointer_to(frontiers_at + 8 * length * lane, np.int64(0)), (length,))
             best = carray(pointer_to(bests_at + 8 * (pool + ROOM) * lane, np.int64(0)), (pool + ROOM,))
             table = carray(pointer_to(tables_at + 4 * padded * lane, np.uint8(0)), (4 * padded,))
             word = carray(pointer_to(words_at + 2 * padded * lane, np.int16(0)), (padded,))
@@ -463,7 +473,8 @@ def search_beam(
                 fill_table(rotated, table, word, number)
                 number[FLOOR] = longest * np.sqrt(number[SQUARE])
                 state[:] = 0
-                beam[:] = UNUSED
+                starts[:] = UNUSED
+                state[_CUTOFF] = UNUSED
                 best[:] = UNUSED
                 state[_QUERY] = query
                 if omitted.shape[0] > 0 and _guests_of(records + omitted[query] * stride + root, padded) < 0:
@@ -471,36 +482,53 @@ def search_beam(
                     past[0] = omitted[query]
                     state[_MET] = 1
                 base = np.float32(0) if metric == METRIC_DOT else number[SQUARE]
+                few = min(width, _STARTS)
                 for block in range(root_blocks):
-                    at = roots + block * root
-                    few = min(width, _STARTS)
-                    _expand(
-                        at, base, padded, table, number, state, beam, few, mark, past, sum_of, value_of, key_at,
+                    fresh = _neighbours(
+                        roots + block * root, base, padded, table, number, state, mark, past, sum_of, value_of, key_at,
                         ahead,
                     )  # fmt: skip
+                    for i in range(fresh):
+                        size, key = state[_SIZE], key_at[i]
+                        if size == few:
+                            if key >= starts[few - 1]:
+                                _forget_one(mark, slot_of(key))
+                                continue
+                            _forget_one(mark, slot_of(starts[few - 1]))
+                        put(starts, size, few, key)
+                        state[_SIZE] = min(size + 1, few)
+                    if state[_SIZE] == few:
+                        state[_CUTOFF] = starts[few - 1]
+                state[_CUTOFF] = UNUSED
+                for i in range(few):
+                    frontier[i] = starts[i]
             else:
                 active = True
                 record = records + current[lane] * stride
                 if lanes == 1:
                     ahead = record
-                    if state[_CURSOR] < state[_SIZE]:
+                    if state[_SIZE] > 0:
                         # Likely the one after this: it comes while this one is worked on.
-                        ahead = records + slot_of(beam[state[_CURSOR]]) * stride
+                        likely, _ = least(frontier, state[_SIZE])
+                        ahead = records + slot_of(likely) * stride
                         _prefetch(ahead, spread, stride)
                 base = _visit(
                     records, stride, current[lane], root, padded, guests, metric, allowed, word,
                     number, best, state,
                 )  # fmt: skip
                 number[BOUND] = _bound(best, pool, state[_FOUND], slack, number)
-                _expand(
-                    record, base, padded, table, number, state, beam, width, mark, past, sum_of, value_of, key_at,
-                    ahead,
+                state[_SIZE] += _neighbours(
+                    record, base, padded, table, number, state, mark, past, sum_of, value_of,
+                    run_of(frontier, state[_SIZE], DEGREE + 1), ahead,
                 )  # fmt: skip
-            current[lane] = _next(state, beam, number[BOUND])
+                if crowded(state[_SIZE], state[_VISITED], width):
+                    _drop(frontier, width, mark, state)
+            current[lane] = _next(state, frontier, width, number[BOUND])
             if current[lane] >= 0:
-                # With lanes, the rest comes while the next of them is worked on.
+                # A core has no room for all of these requests and drops some: with lanes, all are made again, little by
+                # little, while the next of them is worked on.
                 ahead = records + current[lane] * stride
-                _prefetch(ahead, 0 if lanes == 1 else spread, stride)
+                _prefetch(ahead, 0, stride)
                 continue
             query = state[_QUERY]
             visited[query] = state[_VISITS]
@@ -509,7 +537,8 @@ def search_beam(
             _finish(best, state[_FOUND], number, factor, found_slots[query], found_distances[query])
     # All of these are used by their addresses alone.
     hold(states)
-    hold(beams)
+    hold(frontiers)
+    hold(starts)
     hold(bests)
     hold(tables)
     hold(words)

@@ -1,0 +1,80 @@
+"""The vertices that a search has met: those it may still visit, in no order, and those it has visited.
+
+A list kept in order is moved for each vertex that is met, seven a visit; only one is taken. To look through all that are left
+for the least, several at a time, costs less, and so does to drop many at once when there are too many.
+
+A frontier is an array of `width + ROOM` keys: vertices to visit from its beginning, visited ones from its end.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numba import carray  # type: ignore[attr-defined]
+
+from vectorlake.kernels.distance import address_of, pointer_to
+from vectorlake.kernels.graph.record import DEGREE
+from vectorlake.kernels.jit import inner
+
+_EXCESS: Final = 64
+"""So many more than its width are in a frontier before some are dropped."""
+_SPARE: Final = 16
+"""So many more than its width may stay."""
+ROOM: Final = _EXCESS + DEGREE + 1
+
+
+@inner
+def run_of(keys: Any, first: Any, count: Any) -> Any:
+    """A view of keys[first : first + count] that owns nothing."""
+    return carray(pointer_to(address_of(keys) + 8 * first, np.int64(0)), (count,))
+
+
+@inner
+def least(keys: Any, count: int) -> tuple[Any, Any]:
+    """The least of keys[:count], at least one, and its place. Keys are distinct."""
+    found = keys[0]
+    for i in range(count):
+        found = min(found, keys[i])
+    place = 0
+    for i in range(count):
+        place += i if keys[i] == found else 0
+    return found, place
+
+
+@inner
+def below(keys: Any, count: int, limit: int) -> Any:
+    """How many of keys[:count] are below a limit."""
+    smaller = np.int64(0)
+    for i in range(count):
+        smaller += np.int64(keys[i] < limit)
+    return smaller
+
+
+@inner
+def crowded(left: int, visited: int, width: int) -> bool:
+    """Whether some must be dropped before more are met."""
+    return left + visited > width + _EXCESS
+
+
+@inner
+def cutoff(frontier: Any, left: int, visited: int, width: int) -> Any:
+    """A key that `width` keys are below, or a few more: what is not below it won't be visited.
+
+    Found by bisection of numbers, for it may be any between two keys.
+    """
+    past = run_of(frontier, frontier.shape[0] - visited, visited)
+    low, high = frontier[0], frontier[0]
+    for i in range(left):
+        low, high = min(low, frontier[i]), max(high, frontier[i])
+    for i in range(visited):
+        low, high = min(low, past[i]), max(high, past[i])
+    while True:
+        middle = (low & high) + ((low ^ high) >> 1)
+        count = below(frontier, left, middle) + below(past, visited, middle)
+        if count < width:
+            low = middle
+        elif count > width + _SPARE:
+            high = middle
+        else:
+            return middle
