@@ -346,8 +346,8 @@ class _Building:
         space = np.zeros(self._layout.dimension, np.float32), np.zeros((1, self._layout.padded), np.int8)
         self._team.run(
             lambda a, b: beam.search_beam(
-                *graph, nothing, vertices, counter(a), b, *space, beam.LANES, width, pool, 0, omitted, 1.0, *end, found, measured,
-                counts[0], counts[1],
+                *graph, nothing, vertices, counter(a), b, *space, beam.LANES, width, pool, 0, omitted, 1.0, *end, found,
+                measured, counts[0], counts[1],
             ),
             len(vertices),
             step,

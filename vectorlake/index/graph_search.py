@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -25,8 +26,12 @@ Floats = npt.NDArray[np.float32]
 
 _VISIT: Final = 14
 """Measuring this many vectors in a row costs about as much as one visit of a vertex."""
-_ENOUGH: Final = 0.8
-"""A beam that met a smaller share of the rows it was to meet has been led astray by its filter."""
+_DEEP: Final = 0.5
+"""What is nearest under a filter is among this share of what a beam visits, or it has been led astray..."""
+_DEEPER: Final = 1.5
+"""...except where so many times the share is found without one."""
+_WIDER: Final = 4
+"""So many times wider is a beam for queries that were led astray."""
 _DISTANCES: Final = 4 << 20
 """How many distances are held at a time when all are measured."""
 _BATCH: Final = 4
@@ -111,13 +116,42 @@ class GraphSearcher:
             self._near = copy
             self._graph = (copy.ctypes.data, *self._graph[1:])
         if ask.allowed is not None:
-            # A beam that ended early with a full pool had nothing nearer left, whatever passed.
             mine = np.arange(count) if taken is None else taken
-            to_the_end = (counts[0, mine] >= width) | (found[mine, -1] == NO_SLOT)
-            astray = mine[to_the_end & (counts[1, mine] < _ENOUGH * visits)]
-            if len(astray):
-                scored += self._scan(queries, astray, ask, found, distances)
+            # A beam that ended early with a full pool had nothing nearer left.
+            ended = mine[(counts[0, mine] >= width) | (found[mine, -1] == NO_SLOT)]
+            lost = ended[self._astray(ask, counts[:, ended])]
+            more, seen = self._look_farther(queries, lost, ask, width, passing, found, distances)
+            probed, scored = probed + more, scored + seen
         return Nominated(found, distances, probed, scored, taken)
+
+    def _astray(self, ask: Ask, counts: Ints) -> npt.NDArray[np.bool_]:
+        """Which queries found what they did too deep among what they visited: near the edge of a beam much is overlooked."""
+        visits, depths = counts
+        usual = ask.pool / max(ask.effort, ask.pool)
+        most = max(_DEEP, min(_DEEPER * usual, (3 + usual) / 4))
+        astray: npt.NDArray[np.bool_] = depths > most * visits
+        return astray
+
+    def _look_farther(
+        self, queries: Floats, which: Ints, ask: Ask, width: int, passing: int, found: Ints, distances: Floats
+    ) -> tuple[int, int]:
+        """Search again for queries that a filter led astray, with ever wider beams, or measure all that may be nominated
+        once that costs less; returns visits, and how many were compared."""
+        probed = scored = 0
+        while len(which):
+            width *= _WIDER
+            if passing <= _VISIT * width:
+                return probed, scored + self._scan(queries, which, ask, found, distances)
+            some = np.ascontiguousarray(queries[which])
+            counts = np.empty((2, len(which)), np.int64)
+            slots, away = (np.empty((len(which), ask.pool), kind) for kind in (np.int64, np.float32))
+            again = replace(ask, turn=None, omitted=None if ask.omitted is None else ask.omitted[which])
+            self._beam(some, again, width, np.inf, slots, away, counts)
+            found[which], distances[which] = slots, away
+            probed += int(counts[0].sum())
+            scored += int(counts[0].sum()) * DEGREE
+            which = which[self._astray(ask, counts)]
+        return probed, scored
 
     def _passing(self, ask: Ask) -> int:
         """How many slots may be nominated."""
@@ -142,7 +176,8 @@ class GraphSearcher:
         distances: Floats,
         counts: Ints,
     ) -> None:
-        """Search the graph; writes slots, distances, and for each query the vertices visited and the slots that passed."""
+        """Search the graph; writes slots, distances, and for each query how many vertices were visited and how deep among
+        them the pool is."""
         count = len(queries)
         allowed = 0 if ask.allowed is None else ask.allowed.ctypes.data
         omitted = _NOBODY if ask.omitted is None else ask.omitted

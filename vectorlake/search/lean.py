@@ -13,7 +13,6 @@ from vectorlake.kernels.rows import Rows as Matrix
 from vectorlake.search.heaps import Heaps
 from vectorlake.search.plan import Effort
 
-
 _FIRST: Final = np.zeros(1, np.int64)
 
 

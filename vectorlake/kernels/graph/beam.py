@@ -48,7 +48,6 @@ _SIZE: Final = 1
 _VISITED: Final = 2
 _FOUND: Final = 3
 _VISITS: Final = 4
-_ALLOWED: Final = 5
 _MET: Final = 6
 _CUTOFF: Final = 7
 _STATE: Final = 8
@@ -180,7 +179,7 @@ def _drop(frontier: Any, width: int, seen: Any, state: Any) -> None:
     size, visited = state[_SIZE], state[_VISITED]
     limit = cutoff(frontier, size, visited, width)
     state[_CUTOFF] = limit
-    kept = 0
+    kept = np.int64(0)
     for i in range(size):
         key = frontier[i]
         frontier[kept] = key
@@ -190,7 +189,7 @@ def _drop(frontier: Any, width: int, seen: Any, state: Any) -> None:
             # It may come back: from nearer by its distance is estimated better.
             _forget_one(seen, slot_of(key))
     state[_SIZE] = kept
-    kept = 0
+    kept = np.int64(0)
     end = frontier.shape[0] - 1
     for i in range(visited):
         key = frontier[end - i]
@@ -216,6 +215,58 @@ def _next(state: Any, frontier: Any, width: int, bound: Any) -> Any:
     state[_SIZE] = size - 1
     state[_VISITED] = visited + 1
     return slot_of(key)
+
+
+@inner
+def _enter(
+    roots: Any,
+    blocks: int,
+    root: int,
+    base: Any,
+    padded: int,
+    table: Any,
+    numbers: Any,
+    state: Any,
+    frontier: Any,
+    few: int,
+    seen: Any,
+    trail: Any,
+    sums: Any,
+    values: Any,
+    keys: Any,
+    ahead: int,
+) -> None:
+    """Put the nearest few of all roots into a frontier; meanwhile the record at `ahead` is fetched."""
+    for i in range(few + ROOM):
+        frontier[i] = UNUSED
+    state[_CUTOFF] = UNUSED
+    size: Any = 0
+    for block in range(blocks):
+        fresh = _neighbours(
+            roots + block * root, base, padded, table, numbers, state, seen, trail, sums, values, keys, ahead
+        )  # fmt: skip
+        for i in range(fresh):
+            key = keys[i]
+            if size == few:
+                if key >= frontier[few - 1]:
+                    _forget_one(seen, slot_of(key))
+                    continue
+                _forget_one(seen, slot_of(frontier[few - 1]))
+            put(frontier, size, few, key)
+            size = min(size + 1, few)
+        if size == few:
+            state[_CUTOFF] = frontier[few - 1]
+    state[_CUTOFF] = UNUSED
+    state[_SIZE] = size
+
+
+@inner
+def _depth(frontier: Any, best: Any, pool: int, state: Any) -> Any:
+    """How many of the vertices visited are estimated to be nearer than the farthest of a full pool."""
+    if state[_FOUND] < pool:
+        return state[_VISITS]
+    visited = state[_VISITED]
+    return below(run_of(frontier, frontier.shape[0] - visited, visited), visited, best[pool - 1])
 
 
 @inner
@@ -267,7 +318,6 @@ def _receive(
             offered += 1
             if offered == best.shape[0] - ROOM:
                 break
-    state[_ALLOWED] += offered
 
 
 @inner
@@ -314,7 +364,6 @@ def _visit(
     state[_VISITS] += 1
     if allows(allowed, slot):
         _offer(best, state, distance, slot)
-        state[_ALLOWED] += 1
     place = _guests_of(vector, padded)
     if place >= 0:
         at = address_of(words)
@@ -376,7 +425,7 @@ def search_beam(
     found_slots: Any,
     found_distances: Any,
     visited: Any,
-    passed: Any,
+    depths: Any,
 ) -> None:
     """Search for the queries that a counter gives, until the end.
 
@@ -406,7 +455,8 @@ def search_beam(
         found_slots: int64 [n, pool], -1 where none; written.
         found_distances: float32 [n, pool], infinity where none; written.
         visited: int64 [n], vertices visited; written.
-        passed: int64 [n], slots measured that the filter let pass; written.
+        depths: int64 [n], how many of the vertices visited are estimated to be nearer than the farthest of a full pool; all
+            that were where it is not full; written.
     """
     padded = signs.shape[1]
     root = 4 * padded + 12 * DEGREE
@@ -426,7 +476,6 @@ def search_beam(
     sums = np.empty(DEGREE, np.uint16)
     values = np.empty(DEGREE, np.float32)
     keys = np.empty(DEGREE + 1, np.int64)
-    starts = np.empty(_STARTS + ROOM, np.int64)
     states_at, frontiers_at, bests_at = address_of(states), address_of(frontiers), address_of(bests)
     tables_at, words_at, numbers_at = address_of(tables), address_of(words), address_of(numbers)
     seen_at, trail_at = address_of(seen), address_of(trail)
@@ -465,7 +514,7 @@ def search_beam(
                     number[HEIGHT] = _decode(records + vertices[query] * stride + root, rotated)
                 elif not prepare(metric, queries[query], centre, metric != METRIC_DOT, signs, rotated):
                     visited[query] = 0
-                    passed[query] = 0
+                    depths[query] = 0
                     _finish(best, 0, number, factor, found_slots[query], found_distances[query])
                     continue  # nothing is near it
                 elif metric == METRIC_DOT:
@@ -473,8 +522,6 @@ def search_beam(
                 fill_table(rotated, table, word, number)
                 number[FLOOR] = longest * np.sqrt(number[SQUARE])
                 state[:] = 0
-                starts[:] = UNUSED
-                state[_CUTOFF] = UNUSED
                 best[:] = UNUSED
                 state[_QUERY] = query
                 if omitted.shape[0] > 0 and _guests_of(records + omitted[query] * stride + root, padded) < 0:
@@ -482,26 +529,10 @@ def search_beam(
                     past[0] = omitted[query]
                     state[_MET] = 1
                 base = np.float32(0) if metric == METRIC_DOT else number[SQUARE]
-                few = min(width, _STARTS)
-                for block in range(root_blocks):
-                    fresh = _neighbours(
-                        roots + block * root, base, padded, table, number, state, mark, past, sum_of, value_of, key_at,
-                        ahead,
-                    )  # fmt: skip
-                    for i in range(fresh):
-                        size, key = state[_SIZE], key_at[i]
-                        if size == few:
-                            if key >= starts[few - 1]:
-                                _forget_one(mark, slot_of(key))
-                                continue
-                            _forget_one(mark, slot_of(starts[few - 1]))
-                        put(starts, size, few, key)
-                        state[_SIZE] = min(size + 1, few)
-                    if state[_SIZE] == few:
-                        state[_CUTOFF] = starts[few - 1]
-                state[_CUTOFF] = UNUSED
-                for i in range(few):
-                    frontier[i] = starts[i]
+                _enter(
+                    roots, root_blocks, root, base, padded, table, number, state, frontier, min(width, _STARTS), mark,
+                    past, sum_of, value_of, key_at, ahead,
+                )  # fmt: skip
             else:
                 active = True
                 record = records + current[lane] * stride
@@ -532,13 +563,12 @@ def search_beam(
                 continue
             query = state[_QUERY]
             visited[query] = state[_VISITS]
-            passed[query] = state[_ALLOWED]
+            depths[query] = _depth(frontier, best, pool, state)
             _forget(past, state[_MET], mark)
             _finish(best, state[_FOUND], number, factor, found_slots[query], found_distances[query])
     # All of these are used by their addresses alone.
     hold(states)
     hold(frontiers)
-    hold(starts)
     hold(bests)
     hold(tables)
     hold(words)

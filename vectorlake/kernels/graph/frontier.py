@@ -1,7 +1,7 @@
 """The vertices that a search has met: those it may still visit, in no order, and those it has visited.
 
-A list kept in order is moved for each vertex that is met, seven a visit; only one is taken. To look through all that are left
-for the least, several at a time, costs less, and so does to drop many at once when there are too many.
+A list kept in order is moved for each vertex that is met, seven a visit; only one is taken. To look through all that are
+left for the least, several at a time, costs less, and so does to drop many at once when there are too many.
 
 A frontier is an array of `width + ROOM` keys: vertices to visit from its beginning, visited ones from its end.
 """
