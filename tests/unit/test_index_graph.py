@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,16 @@ import pytest
 from vectorlake.errors import InvalidInputError
 from vectorlake.index.calibrate import calibrate
 from vectorlake.index.graph import GraphKind
-from vectorlake.index.protocol import NO_SLOT, Ask, Searcher
+from vectorlake.index.protocol import NO_SLOT, Ask, Nominated, Searcher, takes_turns
 from vectorlake.index.slots import slot_words
 from vectorlake.kernels import Metric, pairwise_distances
 from vectorlake.kernels.capability import has_avx2
+from vectorlake.kernels.counter import counter
 from vectorlake.kernels.distance import address_of
 from vectorlake.kernels.graph import lanes, rotation
 from vectorlake.kernels.graph.record import STEP, Layout
 from vectorlake.kernels.jit import entry
+from vectorlake.kernels.team import Team
 from vectorlake.testing.index_kinds import Recipe, RowsInMemory
 
 ROWS, DIMENSION = 5_000, 40
@@ -75,6 +78,31 @@ def test_alone_together_and_on_threads_are_the_same(opened: tuple[Metric, Search
         np.testing.assert_array_equal(alone.estimates[0], together.estimates[i])
 
 
+def in_turns(searcher: Searcher, ask: Ask) -> list[Nominated]:
+    shared = replace(ask, turn=counter())
+    answers: list[Nominated] = []
+    Team(ask.threads).together(lambda: answers.append(searcher.search(shared)))
+    return answers
+
+
+def test_threads_that_take_turns_answer_each_query_once(opened: tuple[Metric, Searcher]) -> None:
+    _, searcher = opened
+    for allowed in (None, masks()["near 0.5"]):
+        share = 1.0 if allowed is None else float(allowed.mean())
+        ask = Ask(QUERIES, 12, EFFORT, None if allowed is None else slot_words(allowed), share, threads=2)
+        assert takes_turns(searcher, ask)
+        alone = searcher.search(ask)
+        answers = in_turns(searcher, ask)
+        taken = [answer.taken for answer in answers if answer.taken is not None]
+        assert sorted(np.concatenate(taken).tolist()) == list(range(len(QUERIES)))
+        for mine, answer in zip(taken, answers, strict=True):
+            np.testing.assert_array_equal(answer.slots[mine], alone.slots[mine])
+        assert sum(answer.probed for answer in answers) == alone.probed
+    few = slot_words(masks()["near 0.01"])
+    assert not takes_turns(searcher, Ask(QUERIES, 12, EFFORT, few, 0.01)), "all of them are measured"
+    assert not takes_turns(searcher, Ask(QUERIES, 12, searcher.largest_effort))
+
+
 def masks() -> dict[str, npt.NDArray[np.bool_]]:
     rng = np.random.default_rng(3)
     away = np.linalg.norm(VECTORS - QUERIES[:1], axis=1)
@@ -86,15 +114,31 @@ def masks() -> dict[str, npt.NDArray[np.bool_]]:
     return made
 
 
+@pytest.mark.parametrize("effort", [24, 40, EFFORT])
 @pytest.mark.parametrize("name", masks())
-def test_recall_under_a_filter(opened: tuple[Metric, Searcher], name: str) -> None:
+def test_recall_under_a_filter(opened: tuple[Metric, Searcher], name: str, effort: int) -> None:
     metric, searcher = opened
     allowed = masks()[name]
-    plain = recall(searcher, metric, Ask(QUERIES, 20, EFFORT))
-    ask = Ask(QUERIES, 20, EFFORT, slot_words(allowed), float(allowed.mean()))
+    plain = recall(searcher, metric, Ask(QUERIES, 20, effort))
+    ask = Ask(QUERIES, 20, effort, slot_words(allowed), float(allowed.mean()))
     slots = searcher.search(ask).slots
     assert allowed[slots[slots != NO_SLOT]].all()
     assert recall(searcher, metric, ask, allowed) >= plain - 0.01
+
+
+def test_queries_that_a_filter_leads_astray_are_searched_farther(opened: tuple[Metric, Searcher]) -> None:
+    """Those far from all that a filter lets pass; the others cost what they cost anyway."""
+    _, searcher = opened
+    allowed = masks()["near 0.5"]
+    away = np.linalg.norm(QUERIES - QUERIES[0], axis=1)
+    outside = away > np.linalg.norm(VECTORS[allowed] - QUERIES[0], axis=1).max()
+    assert 0 < outside.sum() < len(QUERIES)
+
+    def compared(which: npt.NDArray[np.bool_]) -> float:
+        ask = Ask(QUERIES[which], 20, EFFORT, slot_words(allowed), float(allowed.mean()))
+        return searcher.search(ask).scored / int(which.sum())
+
+    assert compared(outside) > 2 * compared(~outside)
 
 
 def test_a_row_that_is_omitted_is_neither_found_nor_a_way_to_others(opened: tuple[Metric, Searcher]) -> None:

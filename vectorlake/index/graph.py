@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vectorlake.errors import InvalidInputError
-from vectorlake.index.graph_build import BYTES_PER_ROW, Bytes, Graph, Plan, Team, build_graph, vectors_of
+from vectorlake.index.graph_build import BYTES_PER_ROW, Bytes, Graph, Plan, build_graph, vectors_of
 from vectorlake.index.graph_search import GraphSearcher
 from vectorlake.index.graph_slack import POOL
 from vectorlake.index.options import check_known, fraction, whole_number
@@ -32,6 +32,7 @@ from vectorlake.kernels.graph import construct, rotation
 from vectorlake.kernels.graph.record import LARGEST_DIMENSION, Layout
 from vectorlake.kernels.metric import Metric
 from vectorlake.kernels.reference import METRIC_CODES
+from vectorlake.kernels.team import Team
 
 CENTRE: Final = "centre"
 SIGNS: Final = "signs"
@@ -43,6 +44,7 @@ SLACKS: Final = "slacks"
 
 _SAMPLE: Final = 20_000
 _STEP: Final = 8192
+_SHARE: Final = 1024
 _WIDTH: Final = 200
 _ROUNDS: Final = 2
 _VISITS: Final = 0.5
@@ -114,10 +116,9 @@ class GraphKind:
     ) -> Arrays:
         ids: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
         stored: list[Bytes] = []
-        with Team(threads) as team:
-            for block in blocks:
-                ids.append(block.row_ids)
-                stored += _encoded(model, block.vectors, config, team)
+        for block in blocks:
+            ids.append(block.row_ids)
+            stored += _encoded(model, block.vectors, config, Team(threads))
         return _segment(np.concatenate(ids), stored, config, threads=threads, memory=memory)
 
     def cuts(self, segment: Arrays) -> Mapping[str, npt.NDArray[np.int64]]:
@@ -171,7 +172,7 @@ def _encoded(
             rotation.prepare_rows(code, rows, a, b, centre, True, signs, rotated, usable)
             construct.store_rows(rotated, usable, a, b, out.ctypes.data, layout.stored)
 
-        team.run(encode, len(rows))
+        team.share(encode, len(rows), _SHARE)
         yield out
 
 

@@ -9,11 +9,10 @@ nothing is out of reach.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +24,7 @@ from vectorlake.kernels.counter import counter
 from vectorlake.kernels.distance import METRIC_DOT, METRIC_L2
 from vectorlake.kernels.graph import beam, construct
 from vectorlake.kernels.graph.record import DEGREE, ROOT_BLOCKS, UNUSABLE, Layout
+from vectorlake.kernels.team import Team
 
 Ints = npt.NDArray[np.int64]
 Slots = npt.NDArray[np.int32]
@@ -109,33 +109,7 @@ def build_graph(
     for part in stored:
         records[place : place + len(part), layout.vector : layout.vector + part.shape[1]] = part
         place += len(part)
-    with Team(threads) as team:
-        return _Building(records, layout, plan, team, memory).graph()
-
-
-class Team:
-    """Threads that share out ranges of rows."""
-
-    def __init__(self, threads: int) -> None:
-        self._threads = max(1, threads)
-        self._pool = ThreadPoolExecutor(self._threads, "vectorlake-graph") if self._threads > 1 else None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown()
-
-    def run(self, function: Callable[[int, int], None], count: int, step: int = _STEP) -> None:
-        """Call the function for ranges [first, end) of `count` rows; returns when all are done."""
-        step = max(1, min(step, -(-count // self._threads)))
-        ranges = [(first, min(first + step, count)) for first in range(0, count, step)]
-        if self._pool is None or len(ranges) < 2:
-            for first, end in ranges:
-                function(first, end)
-        else:
-            list(self._pool.map(lambda part: function(*part), ranges))
+    return _Building(records, layout, plan, Team(threads), memory).graph()
 
 
 class _Building:
@@ -187,9 +161,7 @@ class _Building:
 
         def search(some: Ints, width: int, slack: float) -> Outcome:
             end = slack, longest
-            found, _, visits = self._beam(
-                code, roots, guests, some, width, POOL, omitted=some, end=end, step=32
-            )
+            found, _, visits = self._beam(code, roots, guests, some, width, POOL, omitted=some, end=end)
             return Outcome(float(visits.mean()), found)
 
         return measure_slacks(search, self._rng.permutation(self._vertices), self._plan.visits)
@@ -197,7 +169,7 @@ class _Building:
     def _duplicates(self) -> Ints:
         """For each slot the first of those equal to it."""
         digests = np.empty(len(self._records), np.int64)
-        self._team.run(lambda a, b: construct.digest_rows(*self._at, a, b, digests), len(digests))
+        self._team.share(lambda a, b: construct.digest_rows(*self._at, a, b, digests), len(digests), _STEP)
         _, firsts, which = np.unique(digests, return_index=True, return_inverse=True)
         hosts: Ints = firsts[which]
         return hosts
@@ -216,8 +188,8 @@ class _Building:
 
     def _decode(self, slots: Ints) -> Floats:
         out = np.empty((len(slots), self._layout.padded), np.float32)
-        self._team.run(
-            lambda a, b: construct.decode_rows(self._at[0], self._at[1], a, b, slots, out), len(slots)
+        self._team.share(
+            lambda a, b: construct.decode_rows(self._at[0], self._at[1], a, b, slots, out), len(slots), _STEP
         )
         return out
 
@@ -255,7 +227,7 @@ class _Building:
             facts = np.ascontiguousarray(stored[:, -_FACTS:-4].copy().view(np.float32).T)
             vectors = np.zeros((len(members) + construct.GROUP - 1, self._layout.padded), np.int16)
             vectors[: len(members)] = stored[:, :-_FACTS].view(np.int8)
-            self._team.run(
+            self._team.share(
                 partial(
                     self._merge_leaf,
                     vectors=vectors,
@@ -265,6 +237,7 @@ class _Building:
                     distances=distances,
                 ),
                 len(members),
+                _STEP,
             )
         return near, distances
 
@@ -297,7 +270,7 @@ class _Building:
         measured = np.empty((len(chunk), 0), np.float32)
         if round_:
             found, measured = self._search(chunk, starts, self._plan.width_of(round_))
-        self._team.run(
+        self._team.share(
             lambda a, b: construct.prune_found(
                 *self._at,
                 found,
@@ -312,6 +285,7 @@ class _Building:
                 kept_distances,
             ),
             len(chunk),
+            _STEP,
         )
 
     def _search(self, vertices: Ints, starts: Slots, width: int) -> tuple[Ints, Floats]:
@@ -331,7 +305,6 @@ class _Building:
         *,
         omitted: Ints = _NOBODY,
         end: tuple[float, float] = (np.inf, 0.0),
-        step: int = 256,
     ) -> tuple[Ints, Floats, Ints]:
         """Search the graph as it stands for some of its vertices; what it is given is as `beam.search_beam` takes it, `end`
         the slack and the length of the longest vector. Slots and distances [m, pool], and visits [m]."""
@@ -344,13 +317,12 @@ class _Building:
         )  # fmt: skip
         nothing = np.empty((0, self._layout.dimension), np.float32)
         space = np.zeros(self._layout.dimension, np.float32), np.zeros((1, self._layout.padded), np.int8)
-        self._team.run(
-            lambda a, b: beam.search_beam(
-                *graph, nothing, vertices, counter(a), b, *space, beam.LANES, width, pool, 0, omitted, 1.0, *end, found,
-                measured, counts[0], counts[1],
-            ),
-            len(vertices),
-            step,
+        turn = counter()
+        self._team.together(
+            lambda: beam.search_beam(
+                *graph, nothing, vertices, turn, len(vertices), *space, beam.LANES, width, pool, 0, omitted, 1.0, *end,
+                found, measured, counts[0], counts[1],
+            )
         )  # fmt: skip
         return found, measured, counts[0]
 
@@ -367,7 +339,7 @@ class _Building:
             construct.reverse_edges(kept, kept_distances, self._vertices, first, back, back_distances)
             low, high = np.searchsorted(self._vertices, [first, end])
             some = self._vertices[low:high]
-            self._team.run(
+            self._team.share(
                 lambda a, b, part=(some, back, back_distances, first): construct.link(  # type: ignore[misc]
                     *self._at,
                     part[0],
@@ -384,12 +356,14 @@ class _Building:
                     linked,
                 ),
                 len(some),
+                _STEP,
             )
 
     def _encode(self, linked: Slots, code: int) -> None:
-        self._team.run(
+        self._team.share(
             lambda a, b: construct.encode_vertices(*self._at, code, linked, self._vertices, a, b),
             len(self._vertices),
+            _STEP,
         )
 
     def _house(self, linked: Slots, starts: Slots) -> Slots:

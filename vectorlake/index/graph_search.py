@@ -186,14 +186,13 @@ class GraphSearcher:
             turn, threads = ask.turn, 1
         lanes = beam.LANES if count >= _BATCH * ask.threads else 1
 
-        def work(_first: int, _end: int) -> None:
+        def work() -> None:
             beam.search_beam(
                 *self._graph, queries, _NOBODY, turn, count, *self._space, lanes, width, ask.pool, allowed, omitted,
                 self._factor, slack, self._longest, found, distances, counts[0], counts[1],
             )  # fmt: skip
 
-        with Team(threads) as team:
-            team.run(work, [(0, count)] * threads)
+        Team(threads).together(work)
 
     def _scan(self, queries: Floats, which: Ints, ask: Ask, found: Ints, distances: Floats) -> int:
         """Measure all slots that may be nominated, for some queries; returns how many were measured."""
@@ -209,25 +208,26 @@ class GraphSearcher:
         if not pool:
             return 0
         step = max(1, _DISTANCES // len(slots))
-        with Team(ask.threads if len(slots) * len(which) > 20_000 else 1) as team:
-            for first in range(0, len(which), step):
-                some = which[first : first + step]
-                asked = np.ascontiguousarray(queries[some])
-                measured = np.empty((len(some), len(slots)), np.float32)
-                team.run(
-                    lambda a, b, asked=asked, measured=measured: query.scan_slots(  # type: ignore[misc]
-                        self._graph[0], self._graph[1], self._code, asked, a, b, *self._space, slots, measured
-                    ),
-                    [(a, min(a + _SCANNED, len(some))) for a in range(0, len(some), _SCANNED)],
-                )
-                if pool < len(slots):
-                    best = np.argpartition(measured, pool - 1, axis=1)[:, :pool]
-                    measured = np.take_along_axis(measured, best, axis=1)
-                else:
-                    best = np.broadcast_to(np.arange(pool), measured.shape)
-                measured = self._finished(asked, measured)
-                found[some, :pool] = np.where(measured < np.inf, slots[best], NO_SLOT)
-                distances[some, :pool] = measured
+        team = Team(ask.threads if len(slots) * len(which) > 20_000 else 1)
+        for first in range(0, len(which), step):
+            some = which[first : first + step]
+            asked = np.ascontiguousarray(queries[some])
+            measured = np.empty((len(some), len(slots)), np.float32)
+            team.share(
+                lambda a, b, asked=asked, measured=measured: query.scan_slots(  # type: ignore[misc]
+                    self._graph[0], self._graph[1], self._code, asked, a, b, *self._space, slots, measured
+                ),
+                len(some),
+                _SCANNED,
+            )
+            if pool < len(slots):
+                best = np.argpartition(measured, pool - 1, axis=1)[:, :pool]
+                measured = np.take_along_axis(measured, best, axis=1)
+            else:
+                best = np.broadcast_to(np.arange(pool), measured.shape)
+            measured = self._finished(asked, measured)
+            found[some, :pool] = np.where(measured < np.inf, slots[best], NO_SLOT)
+            distances[some, :pool] = measured
         return len(slots) * len(which)
 
     def _finished(self, queries: Floats, distances: Floats) -> Floats:

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from vectorlake.errors import CorruptDataError, InvalidInputError
 from vectorlake.index.ivf_options import FLAT, PQ, Shape, shape_of
 from vectorlake.index.protocol import Arrays, ArraySource, Config, Vectors
-from vectorlake.index.team import share
 from vectorlake.kernels.head import mixed, principal_directions
 from vectorlake.kernels.ivf.kmeans import k_means
 from vectorlake.kernels.ivf.multiply import PANEL, multiply, panels_of
@@ -22,6 +21,7 @@ from vectorlake.kernels.ivf.rotation import MULTIPLE, random_rotation
 from vectorlake.kernels.ivf.transform import BITS, FINE, KEEP_LENGTH, ONE_LENGTH, transform_rows
 from vectorlake.kernels.metric import Metric
 from vectorlake.kernels.rows import Rows
+from vectorlake.kernels.team import Team
 
 CENTROIDS: Final = "centroids"
 _MEAN: Final = "mean"
@@ -208,7 +208,7 @@ def transformed(
             lengths,
         )
 
-    share(work, rows.count, threads=threads, step=_STEP)
+    Team(threads).share(work, rows.count, _STEP)
     return _turned(model, targets, threads), states, lengths
 
 
@@ -217,11 +217,8 @@ def _turned(model: Model, rows: npt.NDArray[np.float32], threads: int) -> npt.ND
     if not len(model.directions):
         return rows
     turned = np.empty((len(rows), len(model.turning) * PANEL), np.float32)
-    share(
-        lambda first, end: multiply(rows[first:end], model.turning, turned[first:end]),
-        len(rows),
-        threads=threads,
-        step=_STEP,
+    Team(threads).share(
+        lambda first, end: multiply(rows[first:end], model.turning, turned[first:end]), len(rows), _STEP
     )
     return np.ascontiguousarray(turned[:, : model.shape.width])
 

@@ -13,8 +13,8 @@ from vectorlake.errors import CorruptDataError
 from vectorlake.index.ivf_model import Model, transformed
 from vectorlake.index.ivf_options import FLAT, INT8, PQ
 from vectorlake.index.ivf_segment import BLOCKS, checked_first_blocks
+from vectorlake.index.parts import parts_of
 from vectorlake.index.protocol import ROW_IDS, ArraySource, Ask, Nominated
-from vectorlake.index.team import parts_of
 from vectorlake.kernels.ivf.fastscan import BLOCK, COARSE, FINE
 from vectorlake.kernels.ivf.multiply import PANEL, multiply, panels_of
 from vectorlake.kernels.ivf.probe import choose_probes
@@ -178,13 +178,13 @@ class IvfSearcher:
 
         parts = parts_of(count, threads)
         addresses = self._addresses
-        with Team(min(threads, len(parts))) as team:
-            if self._segment.local:
-                team.run(both, parts)
-            else:
-                team.run(probe, parts)
-                addresses, _alive = self._fetched([part.probes for part in probed.values()])
-                team.run(nominate, parts)
+        team = Team(threads)
+        if self._segment.local:
+            team.run(both, parts)
+        else:
+            team.run(probe, parts)
+            addresses, _alive = self._fetched([part.probes for part in probed.values()])
+            team.run(nominate, parts)
         total: npt.NDArray[np.int64] = np.sum(looked, axis=0)
         return total
 

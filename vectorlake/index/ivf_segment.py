@@ -13,13 +13,13 @@ from vectorlake.errors import CorruptDataError
 from vectorlake.index.ivf_model import Model, transformed
 from vectorlake.index.ivf_options import FLAT, INT8, PQ
 from vectorlake.index.protocol import ROW_IDS, Arrays, ArraySource, Block
-from vectorlake.index.team import share
 from vectorlake.kernels.ivf.encode import BY_BITS, BY_BYTES, BY_PRODUCT, encode_rows
 from vectorlake.kernels.ivf.fastscan import BLOCK
 from vectorlake.kernels.ivf.layout import lift_rows, place_rows
 from vectorlake.kernels.ivf.nearest import nearest_centroids
 from vectorlake.kernels.ivf.transform import FINE, WILD
 from vectorlake.kernels.metric import Metric
+from vectorlake.kernels.team import Team
 
 BLOCKS: Final = "blocks"
 FIRST_BLOCKS: Final = "first_blocks"
@@ -68,7 +68,7 @@ def encoded(model: Model, block: Block, *, threads: int) -> Encoded:
             terms,
         )
 
-    share(work, len(rows), threads=threads, step=_STEP)
+    Team(threads).share(work, len(rows), _STEP)
     return Encoded(partitions, codes, terms, block.row_ids)
 
 
@@ -120,7 +120,7 @@ def arranged(model: Model, parts: Sequence[Encoded], *, threads: int) -> Arrays:
     def work(first: int, end: int) -> None:
         place_rows(int(model.shape.interleaved), rows, codes, terms, first, end, blocks)
 
-    share(work, len(blocks), threads=threads, step=64)
+    Team(threads).share(work, len(blocks), 64)
     row_ids = np.full(len(rows), -1, np.int64)
     row_ids[rows >= 0] = ids[rows[rows >= 0]]
     return {ROW_IDS: row_ids, BLOCKS: blocks, FIRST_BLOCKS: first_blocks}

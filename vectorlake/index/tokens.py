@@ -271,9 +271,7 @@ class TokensSearcher:
             )
 
         if len(self.row_ids) and ask.pool:
-            with Team(max(1, min(ask.threads, count))) as team:
-                step = max(1, -(-count // (4 * team.threads)))
-                team.run(part, [(start, min(start + step, count)) for start in range(0, count, step)])
+            Team(ask.threads).share(part, count, -(-count // (4 * ask.threads)))
         estimates = (scores * -asked.factors[:, None]).astype(np.float32)
         if ask.offsets is None and self._metric is Metric.COSINE:
             estimates += 1  # of vectors, whose distance this is

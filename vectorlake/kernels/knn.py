@@ -142,7 +142,8 @@ class ExactKnn:
             return
         work = rows.count * rows.dimension * self._queries.count
         threads = 1 if work < _SMALL_WORK else self._threads
-        with self._lock, Team(threads) as team:
+        team = Team(threads)
+        with self._lock:
             if self._path is Path.DIRECT or self._metric is Metric.HAMMING:
                 self._scan(rows, ids, mask, team)
             elif (integers := self._integers_for(rows)) is not None:
@@ -190,7 +191,8 @@ class ExactKnn:
         # One row stands for all: they are read at their places.
         rows = Rows.of(np.broadcast_to(np.zeros((1, dimension), element), (count, dimension)), what="vectors")
         path = best_path(Path.AUTO if self._path is Path.DIRECT else self._path, queries=_FOR_CODES)
-        with self._lock, Team(self._threads) as team:
+        team = Team(self._threads)
+        with self._lock:
             search = self._open_path(codes.frame, path, team)
             groups = shares_of(self._queries.count, self._threads, search)
             for first in range(0, count, search.adopted_rows):

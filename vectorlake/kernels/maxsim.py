@@ -93,10 +93,8 @@ class Documents:
             InvalidInputError: their tokens are no vectors of numbers.
         """
         rows = Rows.of(tokens.vectors, what="token vectors")
-        with Team(threads) as team:
-            return _surveyed(
-                tokens, rows, np.ascontiguousarray(row_ids, np.int64), 0, len(tokens), metric, team
-            )
+        ids = np.ascontiguousarray(row_ids, np.int64)
+        return _surveyed(tokens, rows, ids, 0, len(tokens), metric, Team(threads))
 
 
 def _surveyed(
@@ -203,7 +201,8 @@ class ExactMaxSim:
             raise InvalidInputError(f"{len(documents)} documents came with row ids of shape {ids.shape}")
         if not len(documents) or not len(self._asked.doubles):
             return
-        with self._lock, Team(self._threads) as team:
+        team = Team(self._threads)
+        with self._lock:
             for first, end in self._chunks(documents.offsets):
                 held = _surveyed(documents, rows, ids, first, end, self._metric, team)
                 self._search(_Chunk.of(held, self._metric, team), team)
@@ -244,7 +243,8 @@ class ExactMaxSim:
         """
         asking = np.repeat(np.diff(self._asked.offsets) > 0, np.diff(starts))
         counts = np.diff(starts) * (np.diff(self._asked.offsets) > 0)
-        with self._lock, Team(self._threads) as team:
+        team = Team(self._threads)
+        with self._lock:
             self._measure(
                 documents,
                 np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),

@@ -90,13 +90,13 @@ def nearest_others(
     threads = threads or cores()
     rows = [Rows.of(vectors, what="vectors") for vectors, _ in blocks]
     frame, aimed = frame_for(rows, k, metric, recall, threads)
-    with Team(threads) as team:
-        codes = _encode(rows, [ids for _, ids in blocks], frame, metric, team)
-        if not len(codes.usable):
-            none = np.empty((0, k))
-            return Nearest(np.empty(0, np.int64), none.astype(np.int64), none, np.empty(0, np.int64))
-        order = _similar_together(codes, block_rows)
-        return _Join(codes, order, k, metric, team, block_rows, aimed).run()
+    team = Team(threads)
+    codes = _encode(rows, [ids for _, ids in blocks], frame, metric, team)
+    if not len(codes.usable):
+        none = np.empty((0, k))
+        return Nearest(np.empty(0, np.int64), none.astype(np.int64), none, np.empty(0, np.int64))
+    order = _similar_together(codes, block_rows)
+    return _Join(codes, order, k, metric, team, block_rows, aimed).run()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -348,7 +348,7 @@ class _Join:
                 *heaps,
             )
 
-        def work(_first: int, _end: int) -> None:
+        def work() -> None:
             try:
                 while (pair := meetings.take()) is not None:
                     try:
@@ -359,7 +359,7 @@ class _Join:
                 meetings.stop()
                 raise
 
-        self.team.run(work, [(0, 0)] * self.team.threads)
+        self.team.together(work)
         return self._result()
 
     def _pairs(self) -> npt.NDArray[np.int64]:

@@ -6,7 +6,8 @@ import concurrent.futures
 import itertools
 import os
 from collections.abc import Callable, Sequence
-from typing import Final, Self
+from dataclasses import dataclass
+from typing import Final
 
 _MOST: Final = 256
 """Threads of all teams of a process: they start when they are wanted, and are kept."""
@@ -22,28 +23,21 @@ class _Helpers:
             os.register_at_fork(after_in_child=self._renew)
 
     def _renew(self) -> None:
-        self.pool = concurrent.futures.ThreadPoolExecutor(_MOST, "vectorlake-knn")
+        self.pool = concurrent.futures.ThreadPoolExecutor(_MOST, "vectorlake-team")
 
 
 _HELPERS: Final = _Helpers()
 
 
+@dataclass(frozen=True)
 class Team:
     """Threads that share out the parts of one step: the caller, and helpers as far as there are any."""
 
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
+    threads: int
 
     def run(self, function: Callable[[int, int], None], parts: Sequence[tuple[int, int]]) -> None:
         """Call the function for every part; returns when all are done."""
-        helpers = min(self.threads, len(parts)) - 1
-        if helpers < 1:
+        if self.threads < 2 or len(parts) < 2:
             for part in parts:
                 function(*part)
             return
@@ -53,15 +47,31 @@ class Team:
             while (place := next(following)) < len(parts):
                 function(*parts[place])
 
-        others = [_HELPERS.pool.submit(work) for _ in range(helpers)]
-        try:
-            work()
-        finally:
-            # Who has not begun yet finds nothing left: helpers that all wait for helpers can't block each other.
-            begun = [other for other in others if not other.cancel()]
-            concurrent.futures.wait(begun)
-        for other in begun:
-            other.result()
+        _together(work, min(self.threads, len(parts)))
+
+    def share(self, function: Callable[[int, int], None], count: int, step: int) -> None:
+        """Call `function(first, end)` for ranges that make up range(count), of at most `step` or a thread's share."""
+        step = max(1, min(step, -(-count // max(self.threads, 1))))
+        self.run(function, [(first, min(first + step, count)) for first in range(0, count, step)])
+
+    def together(self, function: Callable[[], None]) -> None:
+        """Call the function once in each thread; it shares out the work by itself.
+
+        It may find all done when it is called, and is not called at all by helpers that come too late.
+        """
+        _together(function, self.threads)
+
+
+def _together(function: Callable[[], None], threads: int) -> None:
+    others = [_HELPERS.pool.submit(function) for _ in range(threads - 1)]
+    try:
+        function()
+    finally:
+        # Who has not begun yet would find nothing left: helpers that all wait for helpers can't block each other.
+        failures = [other.exception() for other in others if not other.cancel()]
+    for failure in failures:
+        if failure is not None:
+            raise failure
 
 
 def cores() -> int:

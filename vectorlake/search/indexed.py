@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vectorlake.errors import CorruptDataError, DamagedIndexWarning
+from vectorlake.index.parts import parts_of
 from vectorlake.index.protocol import Ask, Nominated, divides, takes_turns
 from vectorlake.index.slots import allowed_slots
-from vectorlake.index.team import parts_of
 from vectorlake.kernels import Metric
 from vectorlake.kernels.counter import counter
 from vectorlake.kernels.heap import NO_ROW
@@ -241,8 +241,7 @@ class IndexEngine:
             traces.append(trace)
             self._probe_part(first + low, first + high, effort, heaps, 1, trace)
 
-        with Team(min(threads, len(parts))) as team:
-            team.run(probe, parts)
+        Team(threads).run(probe, parts)
         self.trace.merge(traces, now)
 
     def _probe_in_turns(self, first: int, end: int, ask: Ask, heaps: Heaps, threads: int) -> None:
@@ -253,26 +252,27 @@ class IndexEngine:
         matrix, part = self._queries_of(first, end), heaps.of(first, end)
         code = element_code(self.prepared.field)
         began = time.perf_counter_ns()
-        traces: list[Trace] = []
+        answers: list[tuple[Nominated, Trace]] = []
 
-        def probe(_first: int, _end: int) -> None:
+        def probe() -> None:
             trace = Trace()
-            traces.append(trace)
             now = time.perf_counter_ns()
             nominated = self._nominate(segment, ask)
+            answers.append((nominated, trace))
             now = trace.took("probe", now)
             slots, which = nominated.slots, nominated.taken
             refine_mapped(
                 matrix, self.metric, code, slots, vectors.places, segment.row_ids, part, threads=1, which=which
             )  # fmt: skip
-            trace.probed += nominated.probed
-            trace.scored += nominated.scored
-            trace.candidates += int(np.count_nonzero(slots[which] >= 0))
             trace.took("refine", now)
 
-        with Team(threads) as team:
-            team.run(probe, [(first, end)] * threads)
-        self.trace.merge(traces, began)
+        Team(threads).together(probe)
+        # Not in the threads: they would wait for each other's Python.
+        for nominated, trace in answers:
+            trace.probed += nominated.probed
+            trace.scored += nominated.scored
+            trace.candidates += int(np.count_nonzero(nominated.slots[nominated.taken] >= 0))
+        self.trace.merge([trace for _, trace in answers], began)
 
     def _probe_part(
         self, first: int, end: int, effort: Effort, heaps: Heaps, threads: int, trace: Trace

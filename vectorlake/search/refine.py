@@ -69,9 +69,7 @@ def refine_mapped(
     if threads <= 1 or count < _SHARED:
         part(0, count)
         return
-    step = -(-count // (threads * 4))
-    with Team(threads) as team:
-        team.run(part, [(s, min(s + step, count)) for s in range(0, count, step)])
+    Team(threads).share(part, count, -(-count // (threads * 4)))
 
 
 def refine_read(

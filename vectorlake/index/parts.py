@@ -1,11 +1,8 @@
-"""Threads that share out rows; compiled functions leave the interpreter free meanwhile."""
+"""How a batch of queries is cut into parts, of which threads take one after another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
-
-from vectorlake.kernels.team import Team
 
 _LARGEST_PART: Final = 256
 """Queries that are searched together at most: their tables stay in a core's cache."""
@@ -27,10 +24,3 @@ def parts_of(count: int, threads: int) -> list[tuple[int, int]]:
         parts.append((first, first + size))
         first += size
     return parts
-
-
-def share(function: Callable[[int, int], None], count: int, *, threads: int, step: int) -> None:
-    """Call `function(first, end)` for ranges that make up range(count), of at most `step`; returns when all are done."""
-    parts = [(first, min(first + step, count)) for first in range(0, count, step)]
-    with Team(min(threads, len(parts))) as team:
-        team.run(function, parts)
