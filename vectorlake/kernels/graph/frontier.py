@@ -18,9 +18,7 @@ from vectorlake.kernels.graph.record import DEGREE
 from vectorlake.kernels.jit import inner
 
 _EXCESS: Final = 64
-"""So many more than its width are in a frontier before some are dropped."""
-_SPARE: Final = 16
-"""So many more than its width may stay."""
+"""So many more than its width are in a wide frontier before some are dropped."""
 ROOM: Final = _EXCESS + DEGREE + 1
 
 
@@ -52,9 +50,19 @@ def below(keys: Any, count: int, limit: int) -> Any:
 
 
 @inner
-def crowded(left: int, visited: int, width: int) -> bool:
+def excess(width: int) -> Any:
+    """How many more than its width are in a frontier before some are dropped; a quarter of them may stay.
+
+    What is dropped may come back with a better estimate, from nearer by. In narrow beams much depends on that: they take few
+    more than their width, or none.
+    """
+    return min(_EXCESS, (width * width * width) >> 14) if width < 2 * _EXCESS else _EXCESS
+
+
+@inner
+def crowded(left: int, visited: int, width: int) -> Any:
     """Whether some must be dropped before more are met."""
-    return left + visited > width + _EXCESS
+    return left + visited > width + excess(width)
 
 
 @inner
@@ -69,12 +77,13 @@ def cutoff(frontier: Any, left: int, visited: int, width: int) -> Any:
         low, high = min(low, frontier[i]), max(high, frontier[i])
     for i in range(visited):
         low, high = min(low, past[i]), max(high, past[i])
+    most = width + (excess(width) >> 2)
     while True:
         middle = (low & high) + ((low ^ high) >> 1)
         count = below(frontier, left, middle) + below(past, visited, middle)
         if count < width:
             low = middle
-        elif count > width + _SPARE:
+        elif count > most:
             high = middle
         else:
             return middle
