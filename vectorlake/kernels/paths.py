@@ -38,6 +38,10 @@ WAIT_BYTES: Final = 128 << 20
 FINE_LEVELS: Final = 127
 
 _QUERIES_AT_ONCE: Final = 32
+_QUERIES_AT_MOST: Final = 512
+"""How many queries a thread encodes at a time, of which it holds a copy: more, where they are many."""
+_QUERY_PARTS: Final = 64
+"""Into how many parts they are cut then: each is a call from Python, and threads wait for each other in these."""
 _SMALLEST_LENGTH: Final = 1e-30
 
 
@@ -585,8 +589,8 @@ def _encode_all(task: Task, *, levels: int, padded: int, stretch: int = 0, most:
             facts,
         )
 
-    firsts = range(0, asked.count, _QUERIES_AT_ONCE)
-    task.run(encode, [(first, min(first + _QUERIES_AT_ONCE, asked.count)) for first in firsts])
+    step = max(_QUERIES_AT_ONCE, min(asked.count // _QUERY_PARTS, _QUERIES_AT_MOST))
+    task.run(encode, [(first, min(first + step, asked.count)) for first in range(0, asked.count, step)])
     return QueryCode(integers if levels else floats, facts)
 
 
