@@ -199,7 +199,7 @@ class ExactKnn:
                 end = min(first + search.adopted_rows, count)
                 block = Block(rows, ids, np.empty(0, np.bool_), first, end)
                 search.adopt(block, codes, where)
-                team.run(search.search, groups)
+                search.search_all(team.run, groups)
 
     def result(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
         """The nearest rows among those added so far, nearest first; more blocks may follow.
@@ -228,7 +228,7 @@ class ExactKnn:
         for first in range(0, rows.count, search.block_rows):
             block = Block(rows, ids, mask, first, min(first + search.block_rows, rows.count))
             search.encode(block, team.run)
-            team.run(search.search, groups)
+            search.search_all(team.run, groups)
 
     def _integers_for(self, rows: Rows) -> IntegerPath | None:
         """The path for integers, if these rows and the queries are such."""

@@ -163,8 +163,8 @@ class SearchPath(Protocol):
         """Take a block that was encoded before."""
         ...
 
-    def search(self, first: int, end: int) -> None:
-        """Offer the block to the heaps of some queries; `first` is a multiple of `tile`."""
+    def search_all(self, run: Run, groups: Parts) -> None:
+        """Offer the block to the heaps of all queries, sharing groups of them out by `run`."""
         ...
 
 
@@ -203,6 +203,8 @@ class _Encoding:
 
     tile = 1
     least_group: int | None = None
+    part_rows = RUN
+    """Rows that one thread encodes at a time, by whole panels."""
 
     def __init__(
         self,
@@ -238,7 +240,8 @@ class _Encoding:
 
     def encode(self, block: Block, run: Run) -> None:
         self._begin(block)
-        parts = [(first, min(first + RUN, block.count)) for first in range(0, block.count, RUN)]
+        firsts = range(0, block.count, self.part_rows)
+        parts = [(first, min(first + self.part_rows, block.count)) for first in firsts]
         if len(self.task.frame.rotation):
             run(self._move, parts)
             # One product for all: numpy's BLAS brings its own threads.
@@ -271,6 +274,14 @@ class _Encoding:
             self.fine.codes = np.ascontiguousarray(codes.fine[first:end])
             self.fine.terms = self._scaled(codes.fine_terms[:, first:end])
             self.fine.terms[3, : block.count][places[first:end] == 0] = -np.inf
+
+    def search(self, first: int, end: int) -> None:
+        """Offer the block to the heaps of some queries; `first` is a multiple of `tile`."""
+        raise NotImplementedError
+
+    def search_all(self, run: Run, groups: Parts) -> None:
+        """See `SearchPath`."""
+        run(self.search, groups)
 
     def _take(self, codes: RowCodes, first: int, room: int, count: int) -> float:
         """Have the integers of the heads at hand; returns what products lose besides, relative to lengths."""
