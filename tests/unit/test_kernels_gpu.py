@@ -109,6 +109,23 @@ def test_more_rows_than_a_block_and_more_queries_than_a_group(
         check(device, drawn(13, (100, 8), "f4"), vectors, k, Metric.L2)
 
 
+def test_more_survivors_than_are_looked_at_at_once(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vectorlake.kernels.gpu._PAIRS", 1 << 15)
+    monkeypatch.setattr("vectorlake.kernels.gpu._BLOCK_ROWS", 2048)
+    monkeypatch.setattr("vectorlake.kernels.gpu._CHUNKS", 300)
+    monkeypatch.setattr("vectorlake.kernels.gpu._SURVIVORS", 20_000)
+    vectors = np.repeat(drawn(24, (3, 8), "f4"), 1701, axis=0)  # the bound can't tell equal rows apart
+    check(device, drawn(25, (40, 8), "f4"), vectors, 30, Metric.L2, row_ids=np.arange(5103)[::-1].copy())
+
+
+@pytest.mark.parametrize("metric", SUMS)
+def test_rows_that_must_not_match_never_pass(device: str, metric: Metric) -> None:
+    vectors = drawn(26, (1000, 9), "f4") * np.float32(1e-20)
+    queries = np.concatenate([drawn(27, (3, 9), "f8"), drawn(28, (3, 9), "f8") * 1e150])
+    valid = np.random.default_rng(29).uniform(size=1000) < 0.02
+    check(device, queries, vectors, 50, metric, valid=valid)
+
+
 @pytest.mark.parametrize("metric", SUMS)
 def test_takes_the_codes_of_a_flat_index(device: str, metric: Metric) -> None:
     from test_kernels_head import directions, encoded, places
@@ -127,7 +144,8 @@ def test_only_survivors_are_measured(torch: Any, monkeypatch: pytest.MonkeyPatch
     measured = []
 
     def count(*args: Any) -> None:
-        measured.append(len(args[13]))
+        bounds = args[12]
+        measured.append(bounds[-1] - bounds[0])
         gpu_measure(*args)
 
     gpu_measure = gpu.measure_survivors

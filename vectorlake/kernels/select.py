@@ -62,7 +62,8 @@ _MANY = 4
 _MANY_MORE = 32
 """Candidates, per k and besides, that are worth a pause to measure the likeliest."""
 
-_LEAST = np.float32(-3e38)
+LEAST = np.float32(-3e38)
+"""The threshold that every row reaches that may match."""
 _NONE = np.float32(-np.inf)
 _ALL = np.float32(np.inf)
 
@@ -116,10 +117,10 @@ def _line(metric: int, facts: Any, dimension: int, largest: float, line: Any) ->
 def _threshold(line: Any, root: float) -> Any:
     """The nearness below which no row is as near as distance `root`."""
     if not root < np.inf and line[1] > 0:
-        return _LEAST
+        return LEAST
     if line[1] == 0:
-        return _ALL if line[0] > 0 else _LEAST
-    return max(_LEAST, np.float32(line[0] - line[1] * root - line[2] * abs(root)))
+        return _ALL if line[0] > 0 else LEAST
+    return max(LEAST, np.float32(line[0] - line[1] * root - line[2] * abs(root)))
 
 
 @inner
@@ -400,7 +401,7 @@ def begin(
             for i in range(counts[q]):
                 highs[q, i] = np.float32(highs[q, i] * ratio)
                 lows[q, i] = np.float32(lows[q, i] * ratio) - slack
-            if thresholds[q] > _LEAST:
+            if thresholds[q] > LEAST:
                 thresholds[q] = np.float32(thresholds[q] * ratio) - slack
         thresholds[q] = max(thresholds[q], from_heap)
         units[q] = unit
@@ -445,7 +446,7 @@ def judge(
         the new threshold and number of waiting candidates.
     """
     k = distances.shape[0]
-    if threshold == _LEAST and count >= k:
+    if threshold == LEAST and count >= k:
         # The first rows: their likeliest give a threshold before the others are judged any closer.
         near = _bring_forward(rows, highs, lows, count, k)
         widen(query_code, query_address, query.shape[0], query, buffer)
