@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from vectorlake.errors import CorruptDataError, InvalidInputError
 from vectorlake.index.arrays import ArrayFile, MemoryArrays
-from vectorlake.index.protocol import NO_SLOT, ROW_IDS, Ask, Config, Facts, Searcher
+from vectorlake.index.protocol import NO_SLOT, ROW_IDS, Ask, Config, Facts, Searcher, for_singles
 from vectorlake.index.registry import kind_named, kind_names
 from vectorlake.index.slots import slot_words
 from vectorlake.kernels import Metric, pairwise_distances
@@ -263,6 +264,24 @@ def test_every_effort_and_thread_count_answers(name: str, options: dict[str, Any
     agreement = np.mean([np.isin(a, b).mean() for a, b in zip(alone, together, strict=True)])
     # A batch may round its estimates otherwise than a single query does.
     assert agreement > 0.95
+
+
+@each_kind
+def test_singles_are_answered_as_they_are_asked_for_one_by_one(name: str, options: dict[str, Any]) -> None:
+    made = recipe(name, options)
+    searcher = made.make(clustered(ROWS, element_of(name))).opened()
+    queries = asked(10, element_of(name), made.metric)
+    slots = len(searcher.row_ids)
+    for share in (1.0, 0.6, 0.05):
+        mask = np.random.default_rng(11).random(slots) < share
+        for effort in (1, 8, searcher.largest_effort):
+            terms = Ask(queries[:0], 12, effort, None if share == 1 else slot_words(mask), share)
+            single = for_singles(searcher, terms)
+            for query in queries[:, None]:
+                query.flags.writeable = False
+                found, wanted = single(query), searcher.search(replace(terms, queries=query))
+                np.testing.assert_array_equal(found.slots, wanted.slots)
+                np.testing.assert_array_equal(found.estimates, wanted.estimates)
 
 
 @each_kind

@@ -12,7 +12,7 @@ from vectorlake.errors import CorruptDataError
 from vectorlake.index.graph_build import longest_of
 from vectorlake.index.graph_memory import Copying
 from vectorlake.index.graph_slack import beam_for
-from vectorlake.index.protocol import NO_SLOT, Ask, Config, Nominated
+from vectorlake.index.protocol import NO_SLOT, Ask, Config, Nominated, Single
 from vectorlake.kernels.counter import counter
 from vectorlake.kernels.distance import METRIC_DOT
 from vectorlake.kernels.graph import beam, query
@@ -91,19 +91,14 @@ class GraphSearcher:
 
     def search(self, ask: Ask) -> Nominated:
         count = len(ask.queries)
-        queries = np.require(ask.queries, np.float32, _WRITABLE)
-        if self._unit != 1.0:
-            queries = queries * np.float32(1 / self._unit)
+        queries = self._rounded(ask.queries)
         found = np.empty((count, ask.pool), np.int64)
         distances = np.empty((count, ask.pool), np.float32)
         passing = self._passing(ask)
         if self._measures_all(ask, passing):
             scored = self._scan(queries, np.arange(count), ask, found, distances)
             return Nominated(found, distances, 0, scored)
-        visits = max(ask.effort, ask.pool)
-        if (how := self._beams.get(visits)) is None:
-            how = self._beams[visits] = beam_for(self._slacks, visits)
-        width, slack = self._widened(how[0], passing), how[1]
+        width, slack = self._beam_of(ask, passing)
         counts = np.full((2, count), _NOT_TAKEN)
         self._beam(queries, ask, width, slack, found, distances, counts)
         taken = None
@@ -117,19 +112,19 @@ class GraphSearcher:
             self._graph = (copy.ctypes.data, *self._graph[1:])
         if ask.allowed is not None:
             mine = np.arange(count) if taken is None else taken
-            # A beam that ended early with a full pool had nothing nearer left.
-            ended = mine[(counts[0, mine] >= width) | (found[mine, -1] == NO_SLOT)]
-            lost = ended[self._astray(ask, counts[:, ended])]
-            more, seen = self._look_farther(queries, lost, ask, width, passing, found, distances)
+            astray = mine[self._astray(ask, width, counts[:, mine], found[mine])]
+            more, seen = self._look_farther(queries, astray, ask, width, passing, found, distances)
             probed, scored = probed + more, scored + seen
         return Nominated(found, distances, probed, scored, taken)
 
-    def _astray(self, ask: Ask, counts: Ints) -> npt.NDArray[np.bool_]:
+    def _astray(self, ask: Ask, width: int, counts: Ints, found: Ints) -> npt.NDArray[np.bool_]:
         """Which queries found what they did too deep among what they visited: near the edge of a beam much is overlooked."""
         visits, depths = counts
         usual = ask.pool / max(ask.effort, ask.pool)
         most = max(_DEEP, min(_DEEPER * usual, (3 + usual) / 4))
-        astray: npt.NDArray[np.bool_] = depths > most * visits
+        # A beam that ended early with a full pool had nothing nearer left.
+        ended = (visits >= width) | (found[:, -1] == NO_SLOT)
+        astray: npt.NDArray[np.bool_] = ended & (depths > most * visits)
         return astray
 
     def _look_farther(
@@ -150,8 +145,45 @@ class GraphSearcher:
             found[which], distances[which] = slots, away
             probed += int(counts[0].sum())
             scored += int(counts[0].sum()) * DEGREE
-            which = which[self._astray(ask, counts)]
+            which = which[self._astray(ask, width, counts, slots)]
         return probed, scored
+
+    def for_singles(self, ask: Ask) -> Single:
+        """What a query needs besides the graph takes longer than the graph where it is found out anew for each."""
+        passing, pool = self._passing(ask), ask.pool
+        if self._measures_all(ask, passing):
+            return lambda query: self.search(replace(ask, queries=query))
+        width, slack = self._beam_of(ask, passing)
+        allowed = 0 if ask.allowed is None else ask.allowed.ctypes.data
+
+        def single(query: npt.NDArray[Any]) -> Nominated:
+            found, distances = np.empty((1, pool), np.int64), np.empty((1, pool), np.float32)
+            counts = np.empty((2, 1), np.int64)
+            beam.search_beam(
+                *self._graph, self._rounded(query), _NOBODY, np.zeros(1, np.int64), 1, *self._space, 1, width, pool, allowed,
+                _NOBODY, self._factor, slack, self._longest, found, distances, counts[0], counts[1],
+            )  # fmt: skip
+            if allowed and self._astray(ask, width, counts, found).any():
+                return self.search(replace(ask, queries=query))
+            probed = int(counts[0, 0])
+            return Nominated(found, distances, probed, probed * DEGREE)
+
+        return single
+
+    def _rounded(self, queries: npt.NDArray[Any]) -> Floats:
+        """As compiled code takes them, in the graph's units."""
+        if self._unit != 1.0:
+            return np.asarray(queries, np.float32) * np.float32(1 / self._unit)
+        if queries.flags.c_contiguous and queries.flags.writeable and queries.dtype == np.float32:
+            return queries
+        return np.require(queries, np.float32, _WRITABLE)
+
+    def _beam_of(self, ask: Ask, passing: int) -> tuple[int, float]:
+        """The width of the beam and the slack for an ask."""
+        visits = max(ask.effort, ask.pool)
+        if (how := self._beams.get(visits)) is None:
+            how = self._beams[visits] = beam_for(self._slacks, visits)
+        return self._widened(how[0], passing), how[1]
 
     def _passing(self, ask: Ask) -> int:
         """How many slots may be nominated."""

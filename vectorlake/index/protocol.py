@@ -156,6 +156,9 @@ class Nominated:
     taken: npt.NDArray[np.int64] | None = None
 
 
+Single: TypeAlias = Callable[[npt.NDArray[Any]], Nominated]
+
+
 class Searcher(Protocol):
     """An open segment. Safe to share between threads."""
 
@@ -267,6 +270,16 @@ def takes_turns(searcher: Searcher, ask: Ask) -> bool:
     """Whether threads may share out the queries of such an ask, one by one; a searcher says so by `takes_turns(ask)`."""
     said: Callable[[Ask], bool] | None = getattr(searcher, "takes_turns", None)
     return said is not None and said(ask)
+
+
+def for_singles(searcher: Searcher, ask: Ask) -> Single:
+    """A function that answers an ask for one query [1, d] after another, in place of its own. A searcher that settles all
+    else beforehand has such a method."""
+    settled: Callable[[Ask], Single] | None = getattr(searcher, "for_singles", None)
+    if settled is not None:
+        return settled(ask)
+    terms = ask.pool, ask.effort, ask.allowed, ask.selectivity
+    return lambda query: searcher.search(Ask(query, *terms))
 
 
 def compared(searcher: Searcher, config: Config) -> int:

@@ -179,7 +179,7 @@ class IndexEngine:
         effort, _ = self.settle(k)
         now = time.perf_counter_ns()
         try:
-            nominated = lean.nominate(self._asked, effort)
+            nominated = lean.nominator(effort)(self._asked)
         except CorruptDataError:
             return None
         now = self.trace.took("probe", now)

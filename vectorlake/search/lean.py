@@ -7,13 +7,14 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from vectorlake.index.protocol import Ask, Nominated, Searcher
+from vectorlake.index.protocol import Ask, Searcher, Single, for_singles
 from vectorlake.kernels.refine import refine
 from vectorlake.kernels.rows import Rows as Matrix
 from vectorlake.search.heaps import Heaps
 from vectorlake.search.plan import Effort
 
 _FIRST: Final = np.zeros(1, np.int64)
+_NOTHING: Final = np.empty((0, 0), np.float32)
 
 
 class Lean:
@@ -44,17 +45,21 @@ class Lean:
         self._code = code
         self._slots = len(row_ids)
         self._kept = (places, row_ids)
+        self._nominators: dict[Effort, Single] = {}
         self._places = int(places.ctypes.data)
         self._row_ids = int(row_ids.ctypes.data)
 
-    def nominate(self, query: npt.NDArray[np.float32] | npt.NDArray[np.uint8], effort: Effort) -> Nominated:
-        """The slots to measure for a query [1, d].
+    def nominator(self, effort: Effort) -> Single:
+        """A function that gives the slots to measure for a query [1, d], one after another.
 
-        Raises:
-            CorruptDataError: the segment is damaged.
+        It raises CorruptDataError if the segment is damaged.
         """
-        pool = min(effort.pool, self._slots)
-        return self._searcher.search(Ask(query, pool, effort.effort, self._words, self._share))
+        known = self._nominators.get(effort)
+        if known is None:
+            pool = min(effort.pool, self._slots)
+            ask = Ask(_NOTHING, pool, effort.effort, self._words, self._share)
+            known = self._nominators[effort] = for_singles(self._searcher, ask)
+        return known
 
     def measure(self, query: Matrix, slots: npt.NDArray[np.int64], heaps: Heaps) -> None:
         """Measure nominated slots [1, pool] for a query [1, d], and offer them."""

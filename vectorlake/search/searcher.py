@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from vectorlake.errors import CorruptDataError, InvalidInputError
 from vectorlake.kernels import Metric
+from vectorlake.kernels.heap import NO_ROW
 from vectorlake.kernels.refine import settle
 from vectorlake.kernels.rows import Rows as Matrix
 from vectorlake.kernels.rows import code_of
@@ -54,6 +55,9 @@ class KnnSearcher:
         self._effort = settle_effort(prepared, wish, k) if prepared.segments else Effort(0, 0, None, "")
         self.effort, self.pool = self._effort.effort, self._effort.pool
         self._lean = prepared.lean if selection.all else None
+        self._none = Heaps.empty(1, k, None)
+        if self._lean is not None:
+            self._nominate = self._lean.nominator(self._effort)
 
     def search(self, queries: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """The nearest rows of one vector [dimension] or of several [n, dimension].
@@ -73,17 +77,17 @@ class KnnSearcher:
             raise InvalidInputError(
                 f"queries must be [n, {self.dimension}] or [{self.dimension}], not of shape {given.shape}"
             )
-        if not self._bits and not np.isfinite(given).all():
+        if not self._bits and np.count_nonzero(np.isfinite(given)) < given.size:
             raise InvalidInputError("a query holds NaN or infinity: no distance to it means anything")
         if self._lean is None or len(given) != 1:
             return self._general(given)
         try:
-            slots = self._lean.nominate(given, self._effort).slots
+            slots = self._nominate(given).slots
         except CorruptDataError:
             return self._general(given)
-        heaps = Heaps.empty(1, self.k, None)
+        heaps = Heaps(self._none.distances.copy(), self._none.row_ids.copy())
         self._lean.measure(Matrix(given, self._code), slots, heaps)
-        if len(heaps.lacking()):
+        if heaps.row_ids[0, 0] == NO_ROW:
             return self._general(given)
         settle(heaps.distances, heaps.row_ids)
         return heaps.row_ids, heaps.distances
