@@ -94,6 +94,23 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert done.stdout.strip() == "7"
 
 
+def test_a_thread_that_outlives_the_main_one_works_alone() -> None:
+    script = """
+import threading
+from vectorlake.kernels.team import Team
+Team(2).together(lambda: None)
+done = []
+def late():
+    threading.main_thread().join()
+    Team(2).share(lambda first, end: done.append(end), 4, 1)
+    print(len(done))
+threading.Thread(target=late).start()
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert (done.stdout.strip(), done.stderr) == ("4", "")
+
+
 @entry("void(int64[::1], int64, int64[::1])")
 def take_all(turn: Any, end: int, takers: Any) -> None:
     while True:

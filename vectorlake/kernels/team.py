@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import itertools
 import os
 from collections.abc import Callable, Sequence
@@ -63,7 +64,10 @@ class Team:
 
 
 def _together(function: Callable[[], None], threads: int) -> None:
-    others = [_HELPERS.pool.submit(function) for _ in range(threads - 1)]
+    others: list[concurrent.futures.Future[None]] = []
+    # When the main thread has ended, no more threads may start: the caller does all by itself.
+    with contextlib.suppress(RuntimeError):
+        others.extend(_HELPERS.pool.submit(function) for _ in range(threads - 1))
     try:
         function()
     finally:
