@@ -7,7 +7,8 @@ writes `tests/compat/fixtures/<release>/`, a lake with fixed ids and times:
 - `formats/<scalar format>_<vector format>`: every pair of data-file formats, with deleted rows;
 - `types/<format>`: a column of every kind of type;
 - `history/evolved`: schema changes, backfills, deletes, a tag and a restore; every version is read;
-- `arranged/balls`: rows sorted by cluster, with the bounding balls of their vectors.
+- `arranged/balls`: rows sorted by cluster, with the bounding balls of their vectors;
+- `indexed/items`: an index of every kind and code.
 
 `expected/<table>.<version>.arrow` holds the rows, made from the same literals and not by reading the table. Fixtures of
 a release are never changed: the script refuses to write over them.
@@ -21,6 +22,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 
 import vectorlake as vl
@@ -44,6 +46,7 @@ def make(folder: Path) -> None:
         make_types(lake, folder, scalars)
     make_evolved(lake, folder)
     make_arranged(lake, folder)
+    make_indexed(lake, folder)
     for hint in folder.rglob("latest"):
         assert hint.read_text().isdigit()
 
@@ -195,6 +198,45 @@ def make_arranged(lake: vl.Lake, folder: Path) -> None:
     table.compact(sort_by=["cluster", "id"])
     table.delete("id = 7")
     kept = sorted((i for i in ids if i != 7), key=lambda i: (i % 5, i))
+    expect(folder, table, rows.take(kept).append_column("_row_id", pa.array(kept, pa.int64())))
+
+
+INDEXES: Final[dict[str, tuple[str, str, dict[str, Any]]]] = {
+    "flat": ("vec", "flat", {"metric": "l2"}),
+    "rabitq": ("vec", "ivf", {"metric": "cosine", "nlist": 6, "bits": 3}),
+    "pq": ("vec", "ivf", {"metric": "l2", "nlist": 6, "codes": "pq"}),
+    "int8": ("vec", "ivf", {"metric": "dot", "nlist": 6, "codes": "int8"}),
+    "as_stored": ("vec", "ivf", {"metric": "l2", "nlist": 6, "codes": "flat"}),
+    "graph": ("vec", "graph", {"metric": "cosine"}),
+    "bits": ("bits", "ivf", {"metric": "hamming", "nlist": 4}),
+    "tokens": ("tokens", "tokens", {"metric": "cosine"}),
+}
+"""Name, and then column, kind and options."""
+
+
+def make_indexed(lake: vl.Lake, folder: Path) -> None:
+    """An index of every kind and code, and rows that were written after them."""
+    rng = np.random.default_rng(23)
+    count = 300
+    # Rows of some clusters are close together and of others not: a graph's searches end early there.
+    spread = np.repeat([0.05, 0.2, 0.6, 1.5], count // 4)[:, None]
+    vectors = rng.normal(size=(20, 16))[rng.integers(0, 20, count)] + spread * rng.normal(size=(count, 16))
+    tokens = [vectors[i : i + 1 + i % 3].astype("f4").tolist() for i in range(count)]
+    fields = [("id", pa.int32()), ("vec", vl.vector(16)), ("bits", vl.vector(4, "u8"))]
+    schema = pa.schema([*fields, ("tokens", vl.multivector(16))])
+    columns = {
+        "id": list(range(count)),
+        "vec": vectors.astype("f4").tolist(),
+        "bits": rng.integers(0, 256, (count, 4), np.uint8).tolist(),
+        "tokens": tokens,
+    }
+    rows = pa.table(columns, schema=schema)
+    table = lake.create_table("indexed.items", rows.slice(0, count - 5))
+    for name, (column, kind, options) in INDEXES.items():
+        table.create_index(column, kind, name=name, **options)
+    table.delete("id in (3, 77)")
+    table.append(rows.slice(count - 5))
+    kept = [i for i in range(count) if i not in (3, 77)]
     expect(folder, table, rows.take(kept).append_column("_row_id", pa.array(kept, pa.int64())))
 
 

@@ -41,6 +41,7 @@ def test_every_release_has_fixtures() -> None:
         "types.vortex",
         "formats.lance_parquet",
         "arranged.balls",
+        "indexed.items",
     }
 
 
@@ -106,6 +107,39 @@ def test_balls_rule_out_runs_of_an_arranged_table(metric: str) -> None:
         order = np.lexsort((wanted["_row_id"].to_numpy(), distances))[:5]
         assert told.found["row_id"].to_pylist() == wanted["_row_id"].take(order).to_pylist()
         np.testing.assert_allclose(told.found["distance"].to_numpy(), distances[order], atol=1e-9)
+
+
+@pytest.mark.filterwarnings("error::vectorlake.errors.DamagedIndexWarning")
+@pytest.mark.parametrize("name", ["flat", "rabitq", "pq", "int8", "as_stored", "graph", "bits"])
+def test_indexes_of_every_kind_are_searched_on(name: str) -> None:
+    for path in FIXTURES.glob("*/expected/indexed.items.*.arrow"):
+        table, wanted = vl.connect(path.parents[1]).table("indexed.items"), read(path)
+        told = table.describe_index(name)
+        column, metric = told.column, Metric(told.metric)
+        most = {
+            {"ivf": "nprobe", "graph": "ef", "flat": "nprobe"}[told.kind]: len(wanted),
+            "pool": len(wanted),
+        }
+        assert told.covered_rows == len(wanted) - 5
+        bits = metric is Metric.HAMMING
+        vectors = np.array(wanted[column].to_pylist(), "u1" if bits else "f4")
+        queries = vectors[::40] if bits else vectors[::40] + np.float32(0.01)
+        found = table.knn(queries, column=column, k=5, index=name, mode="index", **most)
+        distances = pairwise_distances(queries, vectors, metric)
+        order = np.argsort(distances, axis=1, kind="stable")[:, :5]
+        assert found["row_id"].to_pylist() == wanted["_row_id"].take(order.ravel()).to_pylist()
+        few = table.knn(queries, column=column, k=5, index=name, mode="index", target_recall=0.95)
+        assert np.isin(few["row_id"].to_numpy(), found["row_id"].to_numpy()).mean() > 0.8
+
+
+@pytest.mark.filterwarnings("error::vectorlake.errors.DamagedIndexWarning")
+def test_an_index_of_multivectors_is_searched_on() -> None:
+    for path in FIXTURES.glob("*/expected/indexed.items.*.arrow"):
+        table, wanted = vl.connect(path.parents[1]).table("indexed.items"), read(path)
+        queries = wanted["tokens"].to_pylist()[::40]
+        exact = table.knn(queries, column="tokens", k=5, metric="cosine", mode="exact")
+        found = table.knn(queries, column="tokens", k=5, index="tokens", mode="index", target_recall=1.0)
+        assert found["row_id"].to_pylist() == exact["row_id"].to_pylist()
 
 
 def test_tags_and_times_are_found() -> None:
