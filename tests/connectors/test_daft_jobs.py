@@ -35,7 +35,7 @@ def test_tasks_run_in_processes_and_are_not_done_again(tmp_path: Path) -> None:
     assert [job.marked(f"run-t{n}") for n in range(4)] == [2, 2, 3, 1]
 
 
-# Of the jobs that are killed on other engines two with few tasks, of one stage and of several: here each task begins a
+# Of the jobs that are killed in processes two with few tasks, of one stage and of several: here each task begins a
 # process, and what a job does in it is the same on every engine.
 
 

@@ -1,4 +1,7 @@
-"""Jobs on Ray: tasks of the cluster, of which a worker or the driver is killed; and jobs that are submitted to it."""
+"""Jobs on Ray: all run as tasks of the cluster, some have a worker or their driver killed; and jobs are submitted to it.
+
+Of those that are killed there is one for each shape that stages can have: `job_kills.KILLED` says which, and why.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from job_cases import CASES
-from job_kills import Kills
+from job_kills import KILLED, UNHARMED, Kills
 from ray_support import HAS_DASHBOARD, Cluster, cluster
 
 import vectorlake as vl
@@ -22,8 +24,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def there() -> Iterator[Cluster]:
-    """A core for each job: all are stuck at once when their driver is killed."""
-    with cluster(cores=len(CASES)) as started:
+    """A core for each job whose driver is killed: then all of them are stuck at once."""
+    with cluster(cores=len(KILLED)) as started:
         yield started
 
 
@@ -35,7 +37,13 @@ def connected(there: Cluster) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("connected")
-@pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.parametrize("name", UNHARMED)
+def test_a_job_runs(kills: Kills, tmp_path: Path, name: str) -> None:
+    kills.run("ray", name, tmp_path)
+
+
+@pytest.mark.usefixtures("connected")
+@pytest.mark.parametrize("name", KILLED)
 def test_a_killed_worker(kills: Kills, tmp_path: Path, name: str) -> None:
     kills.kill_worker("ray", name, tmp_path)
 
@@ -43,12 +51,12 @@ def test_a_killed_worker(kills: Kills, tmp_path: Path, name: str) -> None:
 @pytest.fixture(scope="module")
 def killed(kills: Kills, there: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("killed")
-    kills.start_driver("ray", folder, **there.environment, RAY_ADDRESS=there.address).kill()
+    kills.only(*KILLED).start_driver("ray", folder, **there.environment, RAY_ADDRESS=there.address).kill()
     return folder
 
 
 @pytest.mark.usefixtures("connected")
-@pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.parametrize("name", KILLED)
 def test_a_killed_driver(kills: Kills, killed: Path, name: str) -> None:
     kills.resume("ray", name, killed)
 

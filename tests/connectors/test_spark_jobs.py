@@ -13,8 +13,7 @@ import plain_job
 import pyarrow as pa
 import pytest
 import vectorlake_jobs
-from job_cases import CASES
-from job_kills import Kills
+from job_kills import KILLED, UNHARMED, Kills
 from plain_job import CountJob
 from spark_support import SUBMIT, environment, session
 
@@ -88,10 +87,16 @@ def test_a_job_that_failed_goes_on_where_it_stopped(table: vl.Table, count: Call
     assert executions(job) == [1, 1, 3, 1]
 
 
-# --- every job: its worker killed, its driver killed
+# --- every job, and of some, one for each shape that stages can have, a worker killed, and the driver killed
 
 
-@pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.parametrize("name", UNHARMED)
+def test_a_job_runs(kills: Kills, tmp_path: Path, name: str) -> None:
+    send_modules()
+    kills.run("spark", name, tmp_path)
+
+
+@pytest.mark.parametrize("name", KILLED)
 def test_a_killed_worker(kills: Kills, tmp_path: Path, name: str) -> None:
     send_modules()
     kills.kill_worker("spark", name, tmp_path)
@@ -100,11 +105,11 @@ def test_a_killed_worker(kills: Kills, tmp_path: Path, name: str) -> None:
 @pytest.fixture(scope="module")
 def killed(kills: Kills, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("killed")
-    kills.start_driver("spark", folder).kill()
+    kills.only(*KILLED).start_driver("spark", folder).kill()
     return folder
 
 
-@pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.parametrize("name", KILLED)
 def test_a_killed_driver(kills: Kills, killed: Path, name: str) -> None:
     send_modules()
     kills.resume("spark", name, killed)
