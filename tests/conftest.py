@@ -3,6 +3,7 @@ process runs what."""
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import re
@@ -56,6 +57,18 @@ def group_of(test: str) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {name: place for place, name in enumerate(FIRST)}
     items.sort(key=lambda item: (places.get(group_of(item.nodeid), len(FIRST)), LAST in item.nodeid))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Search what is collected for garbage once, and never again: it is half a million objects, which stay to the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
