@@ -35,17 +35,13 @@ def test_tasks_run_in_processes_and_are_not_done_again(tmp_path: Path) -> None:
     assert [job.marked(f"run-t{n}") for n in range(4)] == [2, 2, 3, 1]
 
 
-# Of the jobs that are killed in processes two with few tasks, of one stage and of several: here each task begins a
-# process, and what a job does in it is the same on every engine.
+# One job of several stages and few tasks, with both in one run: here each task begins a process, and what a job does in it
+# is the same on every engine.
 
 
-def test_a_killed_worker(kills: Kills, tmp_path: Path) -> None:
-    kills.kill_worker("daft", "compact", tmp_path)
-
-
-def test_a_killed_driver(kills: Kills, tmp_path: Path) -> None:
+def test_a_killed_driver_and_then_a_worker(kills: Kills, tmp_path: Path) -> None:
     kills.only("dedup").start_driver("daft", tmp_path).kill()
-    kills.resume("daft", "dedup", tmp_path)
+    kills.resume("daft", "dedup", tmp_path, worker_dies=True)
 
 
 def test_a_daft_that_runs_on_ray_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ KILLED = ("knn-join", "build-index", "cluster")
 """Jobs that are killed on every engine that others run, one for each shape: one stage, with a new table at its end; stages
 that each take what the one before has left; and stages of which a job learns only as it runs how many there will be."""
 UNHARMED = tuple(name for name in CASES if name not in KILLED)
-"""The others: there they only run. What a job does in a task is the same everywhere, and all are killed in processes here."""
+"""The others: there they only run. What a job does in a task is the same everywhere, and all are killed in local processes."""
 DAYS = dt.timedelta(days=1)
 JOB = "j"
 MARK = "VECTORLAKE_TEST_PROCESS"
@@ -187,8 +187,8 @@ class Kills:
         enough = {name: one.enough for name, one in self.undisturbed.items()}
         return Driver.start(engine, folder, enough, environment)
 
-    def resume(self, engine: str, name: str, folder: Path) -> None:
-        """Go on with a job whose driver was killed: what was done is not done again."""
+    def resume(self, engine: str, name: str, folder: Path, *, worker_dies: bool = False) -> None:
+        """Go on with a job whose driver was killed: what was done is not done again. On request then a worker is killed."""
         case, wanted = CASES[name], self.undisturbed[name]
         lake, marks = vl.connect(folder / name / "lake"), folder / name / "marks"
         home = lake.folder(case.table)
@@ -201,12 +201,18 @@ class Kills:
             orphans = set(lake.table(case.table).collect_orphans(older_than=dt.timedelta(seconds=-5)))
             assert not orphans & written, "a job that can be resumed keeps its files"
         # Two workers at a time are with a killed one; here a second would only take as long to start as the first.
-        done = case.start(lake, job_id=JOB, engine=Disturbed(engine, marks), workers=1)
+        fate = Fate.DIES if worker_dies else Fate.NONE
+        (marks / "fate").unlink()  # that of the first driver
+        # Not of the task that was stuck: it is begun a second time as it is.
+        disturbed = Disturbed(engine, marks, fate, after=wanted.enough + 1)
+        done = case.start(lake, job_id=JOB, engine=disturbed, workers=1)
         assert isinstance(done, JobRun)
+        died = [failure.kind for failure in job_status(home, JOB).failures]
+        assert died == ["WorkerDied"] * worker_dies
         assert (done.reused, done.executed) == (len(before), wanted.tasks - len(before))
         after = _attempts(home)
         assert {key: after[key] for key in before} == before, "what was done was not done again"
-        _check_begun(marks, wanted.tasks, again=1)
+        _check_begun(marks, wanted.tasks, again=1 + worker_dies)
         _check_end(lake, name, wanted)
 
 

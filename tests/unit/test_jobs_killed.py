@@ -6,15 +6,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from job_cases import CASES
-from job_kills import Kills, collect_after_a_week, files_of
+from job_kills import KILLED, UNHARMED, Kills, collect_after_a_week, files_of
 
 import vectorlake as vl
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.parametrize("name", KILLED)
 def test_a_killed_worker(kills: Kills, tmp_path: Path, name: str) -> None:
     kills.kill_worker("local", name, tmp_path)
 
@@ -26,9 +25,15 @@ def killed(kills: Kills, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", list(CASES))
+@pytest.mark.parametrize("name", KILLED)
 def test_a_killed_driver(kills: Kills, killed: Path, name: str) -> None:
     kills.resume("local", name, killed)
+
+
+@pytest.mark.parametrize("name", UNHARMED)
+def test_a_killed_driver_and_then_a_worker(kills: Kills, killed: Path, name: str) -> None:
+    """Both in one run, of the jobs that other engines do not kill: half of what this takes is that processes begin."""
+    kills.resume("local", name, killed, worker_dies=True)
 
 
 def test_a_job_that_nobody_resumes_leaves_nothing(kills: Kills, tmp_path: Path) -> None:
