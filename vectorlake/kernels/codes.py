@@ -68,8 +68,11 @@ def to_panels(rows: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
 def from_panels(panels: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.int8]:
     """The integers of heads, int8 [count, p]."""
     blocks, words = panels.shape[:2]
-    rows = panels.transpose(0, 2, 1, 3).reshape(blocks * PANEL, words * 4)[:count]
-    return (rows.astype(np.int16) - LEVELS).astype(np.int8)
+    # By whole words, and unsigned bytes wrap to what the signed ones are.
+    rows = np.ascontiguousarray(panels).view(np.int32).reshape(blocks, words, PANEL).transpose(0, 2, 1)
+    placed = np.ascontiguousarray(rows).view(np.uint8).reshape(blocks * PANEL, words * 4)
+    np.subtract(placed, np.uint8(LEVELS), out=placed)
+    return placed.view(np.int8)[:count]
 
 
 def aligned(array: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

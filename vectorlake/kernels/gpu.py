@@ -163,8 +163,8 @@ class GpuPath(FloatPath):
             # Nothing is written there again before the survivors are back, and they are computed from the copy.
             self.staged[start:end].copy_(torch.from_numpy(self.floats[start:end]), non_blocking=True)
 
-    def adopt(self, block: Block, codes: RowCodes, places: npt.NDArray[np.int64]) -> None:
-        super().adopt(block, codes, places)
+    def adopt(self, block: Block, codes: RowCodes, places: npt.NDArray[np.int64], run: Run) -> None:
+        super().adopt(block, codes, places, run)
         self._arrange(self._sent())
 
     def _sent(self) -> _Tensor:

@@ -198,7 +198,7 @@ class ExactKnn:
             for first in range(0, count, search.adopted_rows):
                 end = min(first + search.adopted_rows, count)
                 block = Block(rows, ids, np.empty(0, np.bool_), first, end)
-                search.adopt(block, codes, where)
+                search.adopt(block, codes, where, team.run)
                 search.search_all(team.run, groups)
 
     def result(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:

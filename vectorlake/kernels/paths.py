@@ -43,12 +43,19 @@ _QUERIES_AT_MOST: Final = 512
 _QUERY_PARTS: Final = 64
 """Into how many parts they are cut then: each is a call from Python, and threads wait for each other in these."""
 _SMALLEST_LENGTH: Final = 1e-30
+_TERMS_AT_ONCE: Final = 8192
+"""Of how many rows a thread scales the terms at a time: a multiple of PANEL_ROWS."""
 
 
 FineArguments: TypeAlias = tuple[npt.NDArray[np.int8], int, npt.NDArray[np.float64], npt.NDArray[np.float32]]
 Parts: TypeAlias = Sequence[tuple[int, int]]
 Run: TypeAlias = Callable[[Callable[[int, int], None], Parts], None]
 """Calls a function for every part: one after another, or shared out to threads."""
+
+
+def cut(count: int, step: int) -> list[tuple[int, int]]:
+    """Ranges of `step` that make up range(count), the last of what is left."""
+    return [(first, min(first + step, count)) for first in range(0, count, step)]
 
 
 def one_by_one(function: Callable[[int, int], None], parts: Parts) -> None:
@@ -159,8 +166,8 @@ class SearchPath(Protocol):
         """Encode a block, sharing parts of it out by `run`."""
         ...
 
-    def adopt(self, block: Block, codes: RowCodes, places: npt.NDArray[np.int64]) -> None:
-        """Take a block that was encoded before."""
+    def adopt(self, block: Block, codes: RowCodes, places: npt.NDArray[np.int64], run: Run) -> None:
+        """Take a block that was encoded before, sharing parts of it out by `run`."""
         ...
 
     def search_all(self, run: Run, groups: Parts) -> None:
@@ -240,8 +247,7 @@ class _Encoding:
 
     def encode(self, block: Block, run: Run) -> None:
         self._begin(block)
-        firsts = range(0, block.count, self.part_rows)
-        parts = [(first, min(first + self.part_rows, block.count)) for first in firsts]
+        parts = cut(block.count, self.part_rows)
         if len(self.task.frame.rotation):
             run(self._move, parts)
             # One product for all: numpy's BLAS brings its own threads.
@@ -253,27 +259,36 @@ class _Encoding:
             run(self._encode_fine, parts)
         self._ready()
 
-    def adopt(self, block: Block, codes: RowCodes, places: npt.NDArray[np.int64]) -> None:
+    def adopt(self, block: Block, codes: RowCodes, places: npt.NDArray[np.int64], run: Run) -> None:
         """Take a block's rows as they were encoded before (see `codes`), each stored at a place of its own.
 
         Args:
             block: slots, by whole runs.
             codes: of all slots.
             places: int64 [slots], the address of each row; 0 for one that must not match.
+            run: calls a function for every part.
         """
         self._start(block)
         self.places = places
         if block.first == 0:
             self.largest = max(float(codes.terms[2].max(initial=0.0)), _SMALLEST_LENGTH)
         first, end = block.first, block.end
-        lost = self._take(codes, first, -(-block.count // PANEL_ROWS) * PANEL_ROWS, block.count)
-        self.terms = self._scaled(codes.terms[:, first:end])
-        self.terms[1] += np.float32(lost) * self.terms[2]
-        self.terms[3, : block.count][places[first:end] == 0] = -np.inf
+        room = -(-block.count // PANEL_ROWS) * PANEL_ROWS
+        lost = np.float32(self._take(codes, first, room, run))
+        self.terms = np.zeros((TERMS, room), np.float32)
         if self.fine is not None:
             self.fine.codes = np.ascontiguousarray(codes.fine[first:end])
-            self.fine.terms = self._scaled(codes.fine_terms[:, first:end])
-            self.fine.terms[3, : block.count][places[first:end] == 0] = -np.inf
+            self.fine.terms = np.zeros((TERMS, room), np.float32)
+        units = self._units()
+
+        def scale(start: int, stop: int) -> None:
+            here = slice(first + start, min(first + stop, end))
+            self._scale(codes.terms[:, here], units, places[here], self.terms[:, start:stop])
+            self.terms[1, start:stop] += lost * self.terms[2, start:stop]
+            if self.fine is not None:
+                self._scale(codes.fine_terms[:, here], units, places[here], self.fine.terms[:, start:stop])
+
+        run(scale, cut(room, _TERMS_AT_ONCE))
 
     def search(self, first: int, end: int) -> None:
         """Offer the block to the heaps of some queries; `first` is a multiple of `tile`."""
@@ -283,16 +298,31 @@ class _Encoding:
         """See `SearchPath`."""
         run(self.search, groups)
 
-    def _take(self, codes: RowCodes, first: int, room: int, count: int) -> float:
+    def _take(self, codes: RowCodes, first: int, room: int, run: Run) -> float:
         """Have the integers of the heads at hand; returns what products lose besides, relative to lengths."""
         raise NotImplementedError
 
-    def _scaled(self, terms: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    def _unpack(self, codes: RowCodes, first: int, heads: npt.NDArray[Any], run: Run) -> None:
+        """Write the integers of the heads of slots from `first` on to [rows, padded], rows by whole panels."""
+
+        def unpack(start: int, end: int) -> None:
+            panels = codes.panels[(first + start) // PANEL_ROWS : (first + end) // PANEL_ROWS]
+            heads[start:end] = from_panels(panels, end - start)[:, : self.padded]
+
+        run(unpack, cut(len(heads), self.part_rows))
+
+    @staticmethod
+    def _scale(
+        terms: npt.NDArray[np.float64],
+        units: npt.NDArray[np.float64],
+        places: npt.NDArray[np.int64],
+        scaled: npt.NDArray[np.float32],
+    ) -> None:
+        """Write the terms of some rows; those without a place, and what fills the last panel, never match."""
         count = terms.shape[1]
-        scaled = np.zeros((TERMS, -(-count // PANEL_ROWS) * PANEL_ROWS), np.float32)
-        np.divide(terms, self._units(), out=scaled[:, :count], casting="same_kind")
+        np.divide(terms, units, out=scaled[:, :count], casting="same_kind")
+        scaled[3, :count][places == 0] = -np.inf
         scaled[3, count:] = -np.inf
-        return scaled
 
     def _units(self) -> npt.NDArray[np.float64]:
         return np.array([[1.0], [1.0], [1.0], [self.largest], [1.0]]) * self.largest
@@ -428,7 +458,7 @@ class PanelPath(_Encoding):
         self.tiles = to_tiles(self.queries.integers)
         self.queries = dataclasses.replace(self.queries, integers=np.empty((0, padded), np.int8))
 
-    def _take(self, codes: RowCodes, first: int, room: int, count: int) -> float:
+    def _take(self, codes: RowCodes, first: int, room: int, run: Run) -> float:
         panels = aligned(codes.panels[first // PANEL_ROWS : (first + room) // PANEL_ROWS])
         self.integers = panels.reshape(-1)
         return 0.0
@@ -505,10 +535,9 @@ class FloatPath(_ProductPath):
     def __init__(self, task: Task) -> None:
         super().__init__(task, levels=0, layout=LAYOUT_FLOATS)
 
-    def _take(self, codes: RowCodes, first: int, room: int, count: int) -> float:
-        self.floats = from_panels(codes.panels[first // PANEL_ROWS :], room)[:, : self.padded].astype(
-            np.float32
-        )
+    def _take(self, codes: RowCodes, first: int, room: int, run: Run) -> float:
+        self.floats = np.empty((room, self.padded), np.float32)
+        self._unpack(codes, first, self.floats, run)
         return (len(self.task.frame.centre) + 24) * UNIT
 
     def search(self, first: int, end: int) -> None:
@@ -527,9 +556,10 @@ class NumkongPath(_ProductPath):
     def __init__(self, task: Task) -> None:
         super().__init__(task, levels=127, layout=LAYOUT_ROWS)
 
-    def _take(self, codes: RowCodes, first: int, room: int, count: int) -> float:
-        rows = from_panels(codes.panels[first // PANEL_ROWS :], room)[:, : self.padded]
-        self.integers = np.ascontiguousarray(rows).view(np.uint8).reshape(-1)
+    def _take(self, codes: RowCodes, first: int, room: int, run: Run) -> float:
+        rows = np.empty((room, self.padded), np.int8)
+        self._unpack(codes, first, rows, run)
+        self.integers = rows.view(np.uint8).reshape(-1)
         self._pack(room)
         return 0.0
 
@@ -601,7 +631,7 @@ def _encode_all(task: Task, *, levels: int, padded: int, stretch: int = 0, most:
         )
 
     step = max(_QUERIES_AT_ONCE, min(asked.count // _QUERY_PARTS, _QUERIES_AT_MOST))
-    task.run(encode, [(first, min(first + step, asked.count)) for first in range(0, asked.count, step)])
+    task.run(encode, cut(asked.count, step))
     return QueryCode(integers if levels else floats, facts)
 
 
