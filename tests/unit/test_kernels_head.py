@@ -120,8 +120,9 @@ def test_a_head_is_taken_where_energy_is_concentrated() -> None:
     assert len(head.choose_head(spread, spread[:64], none, Metric.L2, batch=None)) == 0
 
 
-def test_joins_take_a_head(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = (drawn(54, (8400, 64), "f4") * (0.8 ** np.arange(64, dtype="f4"))).astype("f4")
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+def test_joins_take_a_head_once_they_are_long(blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = (drawn(54, (8400 * 3, 64), "f4") * (0.8 ** np.arange(64, dtype="f4"))).astype("f4")
     taken: list[int] = []
     choose = head.choose_head
 
@@ -131,8 +132,12 @@ def test_joins_take_a_head(monkeypatch: pytest.MonkeyPatch) -> None:
         return found
 
     monkeypatch.setattr(head, "choose_head", watched)
+    # In multiplications for each thread, what so many blocks take.
+    monkeypatch.setattr(head, "_FIND", (blocks * 8400 * 1100 * 84 / 2 / head._PAYS, 0.0))
     knn = ExactKnn(rows[:1100], k=5, metric=Metric.L2, threads=2)
-    knn.add(rows, np.arange(len(rows)))
+    for first in range(0, len(rows), 8400):
+        knn.add(rows[first : first + 8400], np.arange(first, first + 8400))
+        assert len(taken) == (first >= (blocks - 1) * 8400)
     row_ids, distances, _ = knn.result()
     assert taken[0] > 0
     few = np.arange(0, 1100, 137)

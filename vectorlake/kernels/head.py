@@ -36,6 +36,12 @@ LOST: Final = 2.8 / np.sqrt(12) / _LEVELS
 """What rounding takes of a vector, relative to its length: its largest element is some 2.8 times the others."""
 _WORTH: Final = 0.85
 """A head must promise to take at most this much of the time without one."""
+_ENOUGH: Final = 1.1
+"""Fewer directions are not tried once they cost so many times what the best do."""
+_FIND: Final = (5e8, 100.0)
+"""Finding one: to begin with, and for the cube of the dimension; hardly less with more threads."""
+_PAYS: Final = 6.0
+"""One is looked for once the search took so many times as long: seldom does it save more than a share like that."""
 
 
 def head_for(
@@ -44,26 +50,30 @@ def head_for(
     valid: npt.NDArray[np.bool_],
     queries: Rows,
     metric: Metric,
-) -> npt.NDArray[np.float32]:
-    """A head for a batch of queries, judged by the first block of rows.
+    offered: int,
+    threads: int,
+) -> npt.NDArray[np.float32] | None:
+    """A head for a batch of queries, judged by a block of rows.
 
     Args:
-        rows: the first block.
+        rows: the block.
         centre: of product space.
         valid: the block's mask, or empty.
         queries: all of them.
         metric: the distance.
+        offered: how many rows there were so far, with the block's.
+        threads: how many search.
 
     Returns:
-        float32 [p, d], or [0, d] where all dimensions are to be kept.
+        float32 [p, d], or [0, d] where all dimensions are to be kept; None while too little is asked for to tell, and
+        for blocks of few rows.
     """
-    none = np.zeros((0, rows.dimension), np.float32)
-    if (
-        rows.dimension < _LEAST_DIMENSION
-        or rows.count < _LEAST_ROWS
-        or queries.count < max(_LEAST_QUERIES, 2 * rows.dimension)
-    ):
-        return none
+    dimension = rows.dimension
+    if dimension < _LEAST_DIMENSION or queries.count < max(_LEAST_QUERIES, 2 * dimension):
+        return np.zeros((0, dimension), np.float32)
+    search = float(offered) * queries.count * (dimension + _SELECT) / threads
+    if rows.count < _LEAST_ROWS or search < _PAYS * (_FIND[0] + _FIND[1] * float(dimension) ** 3):
+        return None
     step = max(1, rows.count // _SAMPLE)
     sample = rows.array[::step]
     if len(valid):
@@ -102,12 +112,11 @@ def choose_head(
     rotation = principal_directions(moved)
     if rotation is None:
         return none
-    tried = moved[:: max(1, len(moved) // _TRIED_ROWS)] @ rotation.T
-    asked = in_product_space(queries, centre, metric, is_query=True)[:_TRIED_QUERIES] @ rotation.T
+    asked = in_product_space(queries, centre, metric, is_query=True)[:_TRIED_QUERIES]
     if len(asked) == 0:
         return none
     if kept is None:
-        kept = _cheapest(tried, asked, metric, batch)
+        kept = _cheapest(moved[:: max(1, len(moved) // _TRIED_ROWS)], asked, rotation, metric, batch)
     return mixed(rotation[:kept]) if kept < dimension else none
 
 
@@ -140,43 +149,87 @@ def in_product_space(
     """Rows or queries in product space; those that have no place there are left out."""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         values = rows.astype(np.float32)
-        values = values[np.abs(values).max(axis=1) < np.sqrt(WILD)]
+        largest = np.maximum(values.max(axis=1), -values.min(axis=1))
+        values = _only(values, largest < np.sqrt(WILD))
         if metric is Metric.COSINE:
-            lengths = np.sqrt(np.square(values).sum(axis=1, keepdims=True))
-            values = (values / lengths)[(lengths > 0)[:, 0]]
+            lengths = np.sqrt(np.einsum("ij,ij->i", values, values))
+            values = _only(values, lengths > 0)
+            values /= lengths[lengths > 0, None]
         if metric is not Metric.DOT or not is_query:
-            values = values - centre
-    found: npt.NDArray[np.float32] = values[np.isfinite(values).all(axis=1)]
-    return found
+            values -= centre
+    return _only(values, np.asarray(np.isfinite(values).all(axis=1)))
+
+
+def _only(values: npt.NDArray[np.float32], chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """The rows chosen; no copy where these are all."""
+    return values if chosen.all() else values[chosen]
 
 
 def _cheapest(
-    rows: npt.NDArray[np.float32], queries: npt.NDArray[np.float32], metric: Metric, batch: int | None
+    rows: npt.NDArray[np.float32],
+    queries: npt.NDArray[np.float32],
+    rotation: npt.NDArray[np.float32],
+    metric: Metric,
+    batch: int | None,
 ) -> int:
-    """How many leading dimensions to keep."""
+    """How many leading directions to keep of a rotation [d, d], for rows and queries in product space."""
     dimension = int(rows.shape[1])
     square = np.square(rows).sum(axis=1)
     half = np.zeros_like(square) if metric is Metric.DOT else square / 2
-    nearness = queries @ rows.T - half
+    lengths = np.sqrt(square)
+    high = queries @ rows.T
+    high -= half
     # The nearest of a sample stands for the k-th of all: the sample's own twin is passed over.
-    near = np.partition(nearness, -2, axis=1)[:, -2]
-    best, least = dimension, float(np.inf)
-    for kept in [*range(_STEP * 2, dimension * 3 // 4, _STEP), dimension]:
-        x, w = rows[:, :kept], queries[:, :kept]
-        high = w @ x.T - half
-        lengths = np.sqrt(square)
-        inside, asked = (np.sqrt(np.square(part).sum(axis=1)) for part in (x, w))
-        high += LOST * asked[:, None] * (inside + lengths)
-        if kept < dimension:
-            blur = np.sqrt(kept) * dimension * UNIT
-            beyond = np.sqrt(np.maximum(square - np.square(x).sum(axis=1), 0) + 2 * blur * square)
-            high += np.sqrt(np.square(queries[:, kept:]).sum(axis=1))[:, None] * beyond
-        share = float((high >= near[:, None]).mean())
-        cost = kept + _SELECT + share * (_MEASURE[0] + _MEASURE[1] * dimension)
-        if kept == dimension:
-            cost *= _WORTH
-        elif batch is not None:
-            cost += _ROTATE * kept * dimension / batch
+    near = np.partition(high, -2, axis=1)[:, -2]
+    high += LOST * np.sqrt(np.square(queries).sum(axis=1))[:, None] * (2 * lengths)
+    measure = _MEASURE[0] + _MEASURE[1] * dimension
+    best, least = dimension, _WORTH * (dimension + _SELECT + float((high >= near[:, None]).mean()) * measure)
+    rotate = 0.0 if batch is None else _ROTATE * dimension / batch
+    # Those that would win if they let nothing pass.
+    lengths_to_try = [
+        kept for kept in range(_STEP * 2, dimension * 3 // 4, _STEP) if kept * (1 + rotate) + _SELECT < least
+    ]
+    if not lengths_to_try:
+        return dimension
+    longest = rotation[: lengths_to_try[-1]]
+    x, w = rows @ longest.T, queries @ longest.T
+    for kept in reversed(lengths_to_try):
+        passed = measure * _share(x[:, :kept], w[:, :kept], square, half, queries, near)
+        cost = kept * (1 + rotate) + _SELECT + passed
         if cost < least:
             best, least = kept, cost
+        # Fewer directions let ever more pairs pass.
+        if cost > _ENOUGH * least:
+            break
     return best
+
+
+def _share(
+    x: npt.NDArray[np.float32],
+    w: npt.NDArray[np.float32],
+    square: npt.NDArray[np.float32],
+    half: npt.NDArray[np.float32],
+    queries: npt.NDArray[np.float32],
+    near: npt.NDArray[np.float32],
+) -> float:
+    """The share of pairs that the bound of a head lets pass.
+
+    Args:
+        x: float32 [m, p], heads of rows.
+        w: float32 [n, p], heads of queries.
+        square: float32 [m], of the rows' lengths.
+        half: float32 [m], half of that, or zero under dot.
+        queries: float32 [n, d], in product space.
+        near: float32 [n], the nearness that a pair must reach.
+    """
+    kept, dimension = w.shape[1], queries.shape[1]
+    inside, asked = np.einsum("ij,ij->i", x, x), np.einsum("ij,ij->i", w, w)
+    blur = np.sqrt(kept) * dimension * UNIT
+    beyond = np.sqrt(np.maximum(square - inside, 0) + 2 * blur * square)
+    tails = np.sqrt(np.maximum(np.einsum("ij,ij->i", queries, queries) - asked, 0))
+    bounds = np.stack([LOST * np.sqrt(asked), tails, np.full_like(near, -1), -near], axis=1)
+    terms = np.stack([np.sqrt(inside) + np.sqrt(square), beyond, half, np.ones_like(half)])
+    # As one more product: passes over all pairs would take longer.
+    high = w @ x.T
+    high += bounds.astype(np.float32) @ terms.astype(np.float32)
+    return float(np.count_nonzero(high >= 0)) / high.size

@@ -110,6 +110,8 @@ class ExactKnn:
             self._distances[:] = bounds[:, None]
         self._lock = threading.Lock()
         self._search: SearchPath | None = None
+        self._offered = 0
+        self._headed = False
         self._integers: IntegerPath | None = None
         self._integers_asked = False
 
@@ -220,9 +222,7 @@ class ExactKnn:
     ) -> None:
         from vectorlake.kernels.paths import Block
 
-        if self._search is None:
-            self._search = self._open(rows, mask, team)
-        search = self._search
+        search = self._search = self._open(rows, mask, team)
         count = self._queries.count
         groups = shares_of(count, self._threads, search)
         for first in range(0, rows.count, search.block_rows):
@@ -260,13 +260,21 @@ class ExactKnn:
             team.run(functools.partial(path.search, ids=ids[block]), groups)
 
     def _open(self, rows: Rows, mask: npt.NDArray[np.bool_], team: Team) -> SearchPath:
+        """The path so far, or a new one: the first, and when so much was searched that finding a head pays."""
         from vectorlake.kernels.head import head_for
         from vectorlake.kernels.quantize import Frame, centre_of
 
+        self._offered += rows.count
+        search = self._search
+        if search is not None and self._headed:
+            return search
         centre = centre_of(rows, self._metric, mask)
-        if self._path is Path.GPU:
-            return self._open_path(Frame.of(centre), self._path, team)
-        rotation = head_for(rows, centre, mask, self._queries, self._metric)
+        rotation = None
+        if self._path is not Path.GPU:
+            rotation = head_for(rows, centre, mask, self._queries, self._metric, self._offered, team.threads)
+        self._headed = rotation is not None or self._path is Path.GPU
+        if search is not None and (rotation is None or not len(rotation)):
+            return search
         return self._open_path(Frame.of(centre, rotation), self._path, team)
 
     def _open_path(self, frame: Frame, path: Path, team: Team) -> SearchPath:
