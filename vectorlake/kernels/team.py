@@ -10,8 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-_MOST: Final = 256
-"""Threads of all teams of a process: they start when they are wanted, and are kept."""
+
+def cores() -> int:
+    """How many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+_FEWEST: Final = 8
+"""So many helpers there may be on the smallest machine."""
 
 
 class _Helpers:
@@ -24,7 +30,8 @@ class _Helpers:
             os.register_at_fork(after_in_child=self._renew)
 
     def _renew(self) -> None:
-        self.pool = concurrent.futures.ThreadPoolExecutor(_MOST, "vectorlake-team")
+        # Two for each core serve several who ask at a time; more would only wait for each other.
+        self.pool = concurrent.futures.ThreadPoolExecutor(max(_FEWEST, 2 * cores()), "vectorlake-team")
 
 
 _HELPERS: Final = _Helpers()
@@ -76,8 +83,3 @@ def _together(function: Callable[[], None], threads: int) -> None:
     for failure in failures:
         if failure is not None:
             raise failure
-
-
-def cores() -> int:
-    """How many cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -77,9 +77,12 @@ def cutoff(frontier: Any, left: int, visited: int, width: int) -> Any:
         low, high = min(low, frontier[i]), max(high, frontier[i])
     for i in range(visited):
         low, high = min(low, past[i]), max(high, past[i])
+    high += 1  # all are below it, and fewer than `width` are below the least
     most = width + (excess(width) >> 2)
     while True:
         middle = (low & high) + ((low ^ high) >> 1)
+        if middle == low:
+            return high
         count = below(frontier, left, middle) + below(past, visited, middle)
         if count < width:
             low = middle
