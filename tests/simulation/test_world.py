@@ -12,8 +12,8 @@ import pytest
 from world import World, replacements
 
 STEPS = int(os.environ.get("VECTORLAKE_STEPS", "100"))
-SEEDS: list[int | None] = [*range(10), None]
-"""None: a fresh seed."""
+SEEDS: list[int | None] = [0, 1, 2, 5, 6, 7, 8, None]
+"""Few that together do all operations, as the first ten do; None: a fresh seed."""
 FORMATS = {0: "parquet", 1: "lance", 2: "vortex"}
 """Seeds that run with other formats than the one that users get for small writes, which is the quickest."""
 
