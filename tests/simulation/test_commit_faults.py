@@ -21,7 +21,8 @@ from vectorlake.testing.clocks import ManualClock, SequentialIds
 from vectorlake.testing.faults import Fault, FaultyStore, Killed, fault_at, random_faults
 
 SCHEMA = pa.schema([("id", pa.int64()), ("x", pa.int64())])
-FAULTS = [Fault.FAIL_BEFORE, Fault.FAIL_AFTER, Fault.OWN_WRITE_EXISTS, Fault.KILL_BEFORE, Fault.KILL_AFTER]
+FAULTS = [Fault.FAIL_BEFORE, Fault.FAIL_AFTER, Fault.OWN_WRITE_EXISTS, Fault.KILL_AFTER]
+"""At any call. A process that dies before a call leaves what one leaves that dies after the call before it."""
 Rows = dict[int, int]
 NOW = dt.timedelta(days=-36_500)
 """A grace period that no file escapes: the memory store's times are the machine's, the clock is not."""
