@@ -234,7 +234,7 @@ def values(tmp_path_factory: pytest.TempPathFactory) -> vl.Table:
     return vl.connect(tmp_path_factory.mktemp("values")).create_table("v", VALUES)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(condition=_conditions())
 @example(condition=col("i") <= lit(-0.0))
 @example(condition=col("i") != lit(-0.0))
