@@ -34,6 +34,15 @@ CONFIG = {
 }
 
 
+SUBMITTED = [
+    argument
+    for key, value in CONFIG.items()
+    if key.startswith(("spark.sql.", "spark.ui."))
+    for argument in ("--conf", f"{key}={value}")
+]
+"""What makes a script quick that is given to `spark-submit`."""
+
+
 def environment() -> dict[str, str]:
     """What `spark-submit` needs to run scripts with this Python and the sources."""
     places = [str(ROOT), str(ROOT / "connectors"), str(ROOT / "jobs")]

