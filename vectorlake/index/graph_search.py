@@ -101,21 +101,17 @@ class GraphSearcher:
         width, slack = self._beam_of(ask, passing)
         counts = np.full((2, count), _NOT_TAKEN)
         self._beam(queries, ask, width, slack, found, distances, counts)
-        taken = None
-        if ask.turn is not None:
-            taken = np.flatnonzero(counts[0] != _NOT_TAKEN)
-            counts[:, counts[0] == _NOT_TAKEN] = 0
-        probed = int(counts[0].sum()) if count != 1 else int(counts[0, 0])
+        mine = np.arange(count) if ask.turn is None else np.flatnonzero(counts[0] != _NOT_TAKEN)
+        probed = int(counts[0, mine].sum())
         scored = probed * DEGREE
         if (copy := self._copying.after(probed, count)) is not None:
             self._near = copy
             self._graph = (copy.ctypes.data, *self._graph[1:])
         if ask.allowed is not None:
-            mine = np.arange(count) if taken is None else taken
             astray = mine[self._astray(ask, width, counts[:, mine], found[mine])]
             more, seen = self._look_farther(queries, astray, ask, width, passing, found, distances)
             probed, scored = probed + more, scored + seen
-        return Nominated(found, distances, probed, scored, taken)
+        return Nominated(found, distances, probed, scored, None if ask.turn is None else mine)
 
     def _astray(self, ask: Ask, width: int, counts: Ints, found: Ints) -> npt.NDArray[np.bool_]:
         """Which queries found what they did too deep among what they visited: near the edge of a beam much is overlooked."""
@@ -160,7 +156,7 @@ class GraphSearcher:
             found, distances = np.empty((1, pool), np.int64), np.empty((1, pool), np.float32)
             counts = np.empty((2, 1), np.int64)
             beam.search_beam(
-                *self._graph, self._rounded(query), _NOBODY, np.zeros(1, np.int64), 1, *self._space, 1, width, pool, allowed,
+                *self._graph, self._rounded(query), _NOBODY, counter(), 1, *self._space, 1, width, pool, allowed,
                 _NOBODY, self._factor, slack, self._longest, found, distances, counts[0], counts[1],
             )  # fmt: skip
             if allowed and self._astray(ask, width, counts, found).any():

@@ -19,7 +19,7 @@ INT64 = ir.IntType(64)
 
 def counter(first: int = 0) -> npt.NDArray[np.int64]:
     """A counter that begins at a number."""
-    return np.full(1, first, np.int64)
+    return np.array((first,), np.int64)
 
 
 @intrinsic

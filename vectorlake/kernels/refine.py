@@ -152,11 +152,6 @@ def refine(
         following = 0
         if j + 1 < asked:
             following = _gather(slots[which[j + 1]], addresses, row_ids, after, names[1 - (j & 1)])
-        if j + 2 < asked:
-            for i in range(pool):
-                slot = max(slots[which[j + 2], i], 0)
-                prefetch(addresses + 8 * slot)
-                prefetch(row_ids + 8 * slot)
         widen(query_code, query_address + q * stride, dimension, query, buffer)
         length = norm(address_of(query), dimension)
         if rough:

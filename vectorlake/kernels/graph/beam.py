@@ -69,7 +69,7 @@ def _sortable(bits: Any) -> Any:
 
 @inner
 def key_of(bits: Any, slot: Any) -> Any:
-    """Distance above slot, above a bit for whether it was visited."""
+    """Distance above slot; two apart at least, so that a limit fits between any."""
     return (np.int64(_sortable(np.int64(bits))) << 32) | (slot << 1)
 
 
