@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
+from threading import Condition
 from typing import Final
 
 import pyarrow as pa
@@ -29,14 +31,54 @@ ROWS: Final = 131_072
 _RESULT: Final = pa.schema([("version", pa.int64()), ("rows", pa.int64())])
 
 
+class Staging:
+    """What this process has staged and is not being committed: Daft tells nobody when it gives up, and then lets
+    threads of it finish what they are at."""
+
+    def __init__(self, destination: Destination) -> None:
+        self._destination = destination
+        self._staged: list[StagedRows] = []
+        self._running = 0
+        self._given_up = False
+        self._changed = Condition()
+
+    def __reduce__(self) -> tuple[type[Staging], tuple[Destination]]:
+        return Staging, (self._destination,)
+
+    def stage(self, rows: pa.Table) -> StagedRows:
+        """Stage some rows, unless the write was given up."""
+        with self._changed:
+            if self._given_up:
+                raise CancelledError("the write was given up")
+            self._running += 1
+        try:
+            staged = self._destination.stage(rows)
+            self._staged.append(staged)
+            return staged
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    def keep(self) -> None:
+        """Leave what was staged to a commit, which may have taken place even when it fails."""
+        self._staged.clear()
+
+    def give_up(self) -> None:
+        """Stage nothing more, and remove what was staged, when the threads that are at it have finished."""
+        with self._changed:
+            self._given_up = True
+            self._changed.wait_for(lambda: not self._running)
+        self._destination.discard(self._staged)
+
+
 class TableSink(DataSink[StagedRows]):
     """What Daft writes rows into."""
 
     def __init__(self, destination: Destination, name: str) -> None:
         self.destination = destination
         self.table_name = name
-        self.staged: list[StagedRows] = []
-        """What was staged in this process and is not being committed; Daft tells nobody when it gives up."""
+        self.staging = Staging(destination)
 
     def name(self) -> str:
         return f"vectorlake {self.table_name}"
@@ -48,13 +90,12 @@ class TableSink(DataSink[StagedRows]):
         for part in micropartitions:
             if not len(part):
                 continue
-            staged = self.destination.stage(stored_table(part.to_arrow()))
-            self.staged.append(staged)
+            staged = self.staging.stage(stored_table(part.to_arrow()))
             yield WriteResult(staged, bytes_written=staged.nbytes, rows_written=staged.rows)
 
     def finalize(self, write_results: list[WriteResult[StagedRows]]) -> MicroPartition:
         parts = [result.result for result in write_results]
-        self.staged.clear()
+        self.staging.keep()
         table = self.destination.commit(parts)
         rows = sum(part.rows for part in parts)
         return MicroPartition.from_arrow(pa.table([[table.version], [rows]], schema=_RESULT))
@@ -133,7 +174,7 @@ def _run(df: DataFrame, sink: TableSink) -> None:
     try:
         df.into_batches(ROWS).write_sink(sink)
     except BaseException as e:
-        sink.destination.discard(sink.staged)
+        sink.staging.give_up()
         cause = e.__cause__
         if isinstance(cause, VectorlakeError):
             raise cause from None

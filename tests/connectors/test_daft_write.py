@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pyarrow as pa
@@ -10,11 +12,13 @@ import pytest
 
 import vectorlake as vl
 from vectorlake.errors import AlreadyExistsError, InvalidInputError, NotFoundError, UnsupportedError
+from vectorlake.extend import IntoTable, StagedRows
 
 daft = pytest.importorskip("daft")
 
 import vectorlake_daft  # noqa: E402
 from daft import DataType, col  # noqa: E402
+from vectorlake_daft._write import Staging  # noqa: E402
 
 
 @pytest.fixture
@@ -134,6 +138,32 @@ def test_a_frame_that_fails_midway_leaves_nothing(lake: vl.Lake) -> None:
     with pytest.raises(Exception, match="no such page"):
         vectorlake_daft.write(frame, table)
     assert (table.refresh().version, _files(table)) == (1, set())
+
+
+def test_what_is_still_being_staged_when_a_write_is_given_up_goes_too(lake: vl.Lake) -> None:
+    table = lake.create_table("ns.many", pa.schema({"id": pa.int64()}))
+    begun, go_on = Event(), Event()
+
+    class Slow(IntoTable):
+        def stage(self, data: object) -> StagedRows:
+            begun.set()
+            assert go_on.wait(30)
+            return super().stage(data)
+
+    staging = Staging(Slow(table.ref))
+    with ThreadPoolExecutor(2) as threads:
+        late = threads.submit(staging.stage, pa.table({"id": [1, 2]}))
+        assert begun.wait(30)
+        given_up = threads.submit(staging.give_up)
+        with pytest.raises(TimeoutError):
+            given_up.result(0.05)
+        go_on.set()
+        assert late.result().rows == 2
+        given_up.result()
+    assert _files(table) == set()
+    with pytest.raises(CancelledError):
+        staging.stage(pa.table({"id": [3]}))
+    assert _files(table) == set()
 
 
 def test_a_handle_that_cannot_be_written_to_is_refused_at_once(items: vl.Table) -> None:
