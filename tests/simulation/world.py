@@ -220,13 +220,13 @@ class Process:
 
     def met(self, line: Line) -> bool:
         """Whether something was committed since the operation began that it may conflict with: work on rows and work on
-        indexes never meet, but for a restore, which rewinds both."""
+        indexes never meet, but for what changes both: a restore and an overwrite."""
         assert self.intent is not None
         since = range(self.intent.base + 1, line.newest + 1)
         index = "index" in self.intent.what
         return line.deleted or any(
             (line.operations[version] in INDEX_OPERATIONS) is index
-            or line.operations[version] == "restore"
+            or line.operations[version] in ("restore", "overwrite")
             or not self.world.is_live(line, version)
             for version in since
         )

@@ -87,6 +87,11 @@ def check_same(before: Index, head: Snapshot, doing: str) -> Index:
             f"another writer dropped index {before.name!r} while it was to be {doing}; nothing was committed"
         )
     ids = [segment.id for segment in before.segments]
+    if ids and now.model_id == before.model_id and not now.segments:
+        raise ConflictError(
+            f"another writer has emptied index {before.name!r} (an overwrite of the table does) while it was to be "
+            f"{doing}; nothing was committed: refresh the table and call again"
+        )
     if now.model_id != before.model_id or [segment.id for segment in now.segments] != ids:
         raise ConflictError(
             f"another writer has changed index {before.name!r} while it was to be {doing}; nothing was committed: "
