@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import importlib
 import json
+import multiprocessing
 import os
 import pickle
 import shutil
@@ -89,8 +90,9 @@ class Watched(Job):
             return
         if self.fate is Fate.DIES:
             os.kill(os.getpid(), signal.SIGKILL)
-        parent = os.getppid()
-        while os.getppid() == parent:
+        driver, parent = multiprocessing.parent_process(), os.getppid()
+        # A forked worker's parent is a server, which lives as long as the worker.
+        while os.getppid() == parent if driver is None else driver.is_alive():
             time.sleep(0.02)
         os._exit(1)
 

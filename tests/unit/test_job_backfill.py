@@ -69,6 +69,25 @@ def test_rows_that_are_done_are_skipped(table: vl.Table, tmp_path: Path) -> None
     assert everything.outcome["values"] == 131
 
 
+def test_local_workers_are_where_the_driver_is_and_draw_numbers_of_their_own(
+    table: vl.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[str] = []
+    pids: set[str] = set()
+    for turn in ("first", "second"):
+        monkeypatch.setenv("OF_THE_DRIVER", turn)
+        (tmp_path / turn).mkdir()
+        monkeypatch.chdir(tmp_path / turn)
+        how: dict[str, Any] = {"type": pa.string(), "task_rows": 30, "engine": "local", "workers": 2}
+        backfill(table.refresh(), turn, "plain_functions:circumstances", **how)
+        found = [told.split(" ") for told in set(values(table, turn).values())]
+        assert {(variable, folder) for _, variable, folder, *_ in found} == {(turn, str(tmp_path / turn))}
+        pids |= {pid for pid, *_ in found}
+        drawn += [number for _, _, _, *numbers in found for number in numbers]
+    assert len(pids) >= 2
+    assert len(drawn) == len(set(drawn)) == 2 * 2 * 6
+
+
 def test_a_class_is_made_once_for_each_worker(table: vl.Table, tmp_path: Path) -> None:
     marks = tmp_path / "marks"
     marks.mkdir()

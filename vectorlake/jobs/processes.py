@@ -1,16 +1,27 @@
-"""Tasks in processes of this machine, each with a pipe of its own, so that the death of one costs its task only."""
+"""Tasks in processes of this machine, each with a pipe of its own, so that the death of one costs its task only.
+
+A process that is begun anew imports for more than a second. So on Linux they are forked, as Python does by default from 3.14
+on: not from the driver, whose threads they would not have but the locks of these, but from a server that has imported what
+tasks need, and does nothing else.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
+import random
 import signal
+import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Final
+
+import numpy as np
 
 from vectorlake.errors import UnsupportedError
 from vectorlake.jobs.executor import Attempt, Call, Capacity, worker_died
@@ -24,8 +35,34 @@ _PAYLOAD: Final = b""
 """Tells a worker that what follows is a payload, and no task."""
 
 
-def _serve(pipe: Connection) -> None:
-    """A worker's whole life: a payload, tasks, another payload, …, until the driver closes the pipe or dies."""
+_IMPORTED: Final = (
+    "vectorlake.jobs.processes",
+    "vectorlake.lake.lake",
+    "vectorlake.search.exact",
+    "vectorlake.table.table",
+    "vectorlake_jobs",
+)
+"""What the server imports. No formats: their libraries start threads, or warn of forks."""
+
+
+def _context() -> ForkServerContext | SpawnContext:
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(_IMPORTED))  # of no effect once the server runs
+    return context
+
+
+def _serve(pipe: Connection, environment: Mapping[str, str]) -> None:
+    """A worker's whole life: a payload, tasks, another payload, …, until the driver closes the pipe or dies.
+
+    Args:
+        environment: the driver's: the server has that of the time when it was started.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
+    np.random.seed()
+    random.seed()
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches the whole group; the driver decides what follows
@@ -50,10 +87,11 @@ class _Worker:
 
     @classmethod
     def start(cls) -> _Worker:
-        # Not forked: a fork would take over locks of threads that it doesn't have.
-        context = multiprocessing.get_context("spawn")
+        context = _context()
         mine, its = context.Pipe()
-        process = context.Process(target=_serve, args=(its,), name="vectorlake-job", daemon=True)
+        process = context.Process(
+            target=_serve, args=(its, dict(os.environ)), name="vectorlake-job", daemon=True
+        )
         process.start()
         its.close()
         return cls(process, mine)
