@@ -1,4 +1,4 @@
-"""Jobs on Ray: all run as tasks of the cluster, some have a worker or their driver killed; and jobs are submitted to it.
+"""Jobs on Ray: all run as tasks of the cluster, some have their driver and then a worker killed; and jobs are submitted to it.
 
 Of those that are killed there is one for each shape that stages can have: `job_kills.KILLED` says which, and why.
 """
@@ -42,12 +42,6 @@ def test_a_job_runs(kills: Kills, tmp_path: Path, name: str) -> None:
     kills.run("ray", name, tmp_path)
 
 
-@pytest.mark.usefixtures("connected")
-@pytest.mark.parametrize("name", KILLED)
-def test_a_killed_worker(kills: Kills, tmp_path: Path, name: str) -> None:
-    kills.kill_worker("ray", name, tmp_path)
-
-
 @pytest.fixture(scope="module")
 def killed(kills: Kills, there: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("killed")
@@ -57,8 +51,8 @@ def killed(kills: Kills, there: Cluster, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.mark.usefixtures("connected")
 @pytest.mark.parametrize("name", KILLED)
-def test_a_killed_driver(kills: Kills, killed: Path, name: str) -> None:
-    kills.resume("ray", name, killed)
+def test_a_killed_driver_and_then_a_worker(kills: Kills, killed: Path, name: str) -> None:
+    kills.resume("ray", name, killed, worker_dies=True)
 
 
 @pytest.mark.skipif(not HAS_DASHBOARD, reason="jobs are submitted to a cluster with ray[default]")

@@ -87,19 +87,13 @@ def test_a_job_that_failed_goes_on_where_it_stopped(table: vl.Table, count: Call
     assert executions(job) == [1, 1, 3, 1]
 
 
-# --- every job, and of some, one for each shape that stages can have, a worker killed, and the driver killed
+# --- every job, and of some, one for each shape that stages can have, the driver killed and then a worker
 
 
 @pytest.mark.parametrize("name", UNHARMED)
 def test_a_job_runs(kills: Kills, tmp_path: Path, name: str) -> None:
     send_modules()
     kills.run("spark", name, tmp_path)
-
-
-@pytest.mark.parametrize("name", KILLED)
-def test_a_killed_worker(kills: Kills, tmp_path: Path, name: str) -> None:
-    send_modules()
-    kills.kill_worker("spark", name, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +104,9 @@ def killed(kills: Kills, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", KILLED)
-def test_a_killed_driver(kills: Kills, killed: Path, name: str) -> None:
+def test_a_killed_driver_and_then_a_worker(kills: Kills, killed: Path, name: str) -> None:
     send_modules()
-    kills.resume("spark", name, killed)
+    kills.resume("spark", name, killed, worker_dies=True)
 
 
 # --- as a script

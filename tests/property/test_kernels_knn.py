@@ -39,7 +39,7 @@ def test_equals_a_scan(path: Path, data: st.DataObject) -> None:
     kernel_reference.assert_equal_to_scan(knn.result(), queries, vectors, k, metric, ids=ids, valid=valid)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_a_self_join_equals_a_scan_without_the_row_itself(data: st.DataObject) -> None:
     if not has_avx2():
