@@ -8,10 +8,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+import psutil
 from job_kills import MARK, marked, wait_until
 
 from vectorlake.ids import random_id
@@ -37,7 +38,7 @@ class Cluster:
 
 @contextmanager
 def cluster(*, cores: int) -> Iterator[Cluster]:
-    """A cluster that thinks that it has so many cores. In the end its head is killed, and nothing of it is left."""
+    """A cluster that thinks that it has so many cores. In the end all of it is killed, and nothing is left."""
     mark = random_id()
     places = os.pathsep.join(place for place in sys.path if place)
     # Without a token, which who connects to an address would have to be told to send.
@@ -54,8 +55,13 @@ def cluster(*, cores: int) -> Iterator[Cluster]:
         address, _, dashboard = told_at.partition(" ")
         yield Cluster(address, dashboard, environment)
     finally:
+        # Else its dashboard asks for a minute where the head is, which takes a core.
+        parts = psutil.Process(head.pid).children(recursive=True)
         head.send_signal(signal.SIGKILL)
         head.wait()
+        for part in parts:
+            with suppress(psutil.NoSuchProcess):
+                part.kill()
         wait_until(lambda: not marked(mark))
 
 
