@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from vectorlake.plan.forward import with_sequences_at_most
 from vectorlake.schema import Field, ScalarType
 from vectorlake.table.fragment_reader import ROW_ID_FIELD, VERSION_FIELD
 from vectorlake.table.writer import write_fragments
+from vectorlake.testing.faults import Fault, FaultyStore
 
 SCHEMA = pa.schema([("id", pa.int64()), ("x", pa.int64())])
 _names = itertools.count()
@@ -144,6 +146,40 @@ def test_a_transaction_makes_no_refs_and_takes_none_over(table: vl.Table) -> Non
         for action in (lambda: tx.branch("b"), lambda: tx.tag("b"), lambda: tx.fast_forward("dev")):
             with pytest.raises(vl.UnsupportedError, match="transaction"):
                 action()
+
+
+@pytest.mark.parametrize(
+    ("faults", "told", "there"),
+    [
+        ({"put_new": Fault.FAIL_AFTER}, False, True),
+        ({"put_new": Fault.FAIL_BEFORE}, True, False),
+        ({"put_new": Fault.FAIL_AFTER, "get": Fault.FAIL_BEFORE}, True, True),
+        ({"put_new": Fault.FAIL_BEFORE, "get": Fault.FAIL_BEFORE}, True, False),
+    ],
+)
+def test_a_branch_of_which_the_reply_is_lost_is_whole_or_not_there(
+    lake: vl.Lake, table: vl.Table, faults: dict[str, Fault], told: bool, there: bool
+) -> None:
+    begun = False
+
+    def schedule(_: int, method: str, path: str) -> Fault | None:
+        nonlocal begun
+        if "refs/branches/b" not in path:
+            return None
+        begun |= method == "put_new"
+        return faults.get(method) if begun else None
+
+    faulty = vl.Lake(FaultyStore(lake.store, schedule))
+    with pytest.raises(vl.StorageError) if told else nullcontext():
+        faulty.table("t").branch("b")
+    assert [branch.name for branch in table.branches()] == ["b"] * there
+    table.collect_orphans(older_than=EVERY)
+    assert there == any("metadata/branches/" in info.path for info in table.store.list("metadata"))
+    if there:
+        assert table.checkout("b").verify() == []
+    else:
+        table.branch("b")
+    assert rows(table.checkout("b")) == rows(table)
 
 
 def test_deleting_a_branch_leaves_no_trace_but_orphans(table: vl.Table) -> None:

@@ -11,7 +11,13 @@ import msgspec
 import numpy as np
 
 from vectorlake.clock import Clock
-from vectorlake.errors import ConflictError, InvalidInputError, NotFoundError, UnsupportedError
+from vectorlake.errors import (
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    StorageError,
+    UnsupportedError,
+)
 from vectorlake.ids import NewId
 from vectorlake.metadata.index import Index
 from vectorlake.metadata.snapshot import Branch, ManifestRef, Snapshot, is_staged
@@ -56,6 +62,8 @@ def create_branch(log: TableLog, name: str, start: Snapshot, *, clock: Clock, ne
     line.put_snapshot(start)
     try:
         log.put_branch(branch)
+    except StorageError:  # it may be there all the same, and needs its snapshot; if not, that is an orphan
+        raise
     except Exception:
         log.store.delete([snapshot_path(start.version, line.folder)])
         raise

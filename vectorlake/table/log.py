@@ -377,9 +377,11 @@ class TableLog:
         self._check_free(f"{TAGS}/{check_tag_name(branch.name)}.json", f"a tag {branch.name!r}")
         try:
             self.store.put_new(f"{BRANCHES}/{branch.name}.json", codec.encode(branch))
-        except AlreadyExistsError as e:
-            if self.find_branch(branch.name) == branch:  # our own write, of which the first reply was lost
+        except (AlreadyExistsError, StorageError) as e:
+            if self.find_branch(branch.name) == branch:  # our own write, of which the reply was lost
                 return
+            if isinstance(e, StorageError):
+                raise
             raise AlreadyExistsError(
                 f"branch {branch.name!r} exists already: open it with checkout(), delete it first, or choose another name"
             ) from e
