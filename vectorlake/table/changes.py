@@ -235,23 +235,31 @@ class _Step:
         self._after = after
         self._fields = list(fields)
         self._compared = [index for index, field in enumerate(fields) if field.id >= 0]
+        self._lacking = _lacking(view.snapshot, fields), _lacking(after, fields)
+        self._returned = sorted(self._lacking[0] ^ self._lacking[1])
+        """Indices of columns that came back, or went to come back later: all rows are compared in them."""
         width = sum(width_of(field.to_storage().type) for field in fields)
         self._morsel = max(512, min(MORSEL_ROWS, MORSEL_BYTES // max(width, 1)))
 
     def tasks(self) -> Iterator[Task]:
         """Deletes, then updates in place, then rows that came: updated elsewhere, or inserted."""
         between = difference(self._view.log, self._view.snapshot, self._after)
+        touched = {fragment.id for fragment in between.removed}
         left = [_Rows(self._view.reader(fragment)) for fragment in between.removed]
         came = [_Rows(self._view.reader(fragment)) for fragment in between.added]
         stayed: list[tuple[FragmentReader, FragmentReader, list[int]]] = []
         for old, new in between.changed:
             before, after = self._view.reader(old), self._view.reader(new)
+            touched.add(old.id)
             if gone := newly_deleted(self._view, old, new):
                 left.append(_Rows(before, to_positions(gone)))
             if back := newly_deleted(self._view, new, old):
                 came.append(_Rows(after, to_positions(back)))
             if written := self._written(old, new):
                 stayed.append((before, after, written))
+        if self._returned:
+            others = (one for one in self._view.readers() if one.fragment.id not in touched)
+            stayed += [(one, one, self._returned) for one in others]
         apart = ~may_share_ids(_fragments(left), _fragments(came))
         matched = [rows for rows, alone in zip(left, apart.tolist(), strict=True) if not alone]
         index = self._index(matched)
@@ -283,9 +291,12 @@ class _Step:
                 yield partial(self._in_place, before, after, written, positions)
 
     def _written(self, old: Fragment, new: Fragment) -> list[int]:
-        """Indices of the columns that another file holds than before."""
+        """Indices of the columns that another file holds than before, or that only one of the versions has."""
         found: list[int] = []
         for index in self._compared:
+            if index in self._returned:
+                found.append(index)
+                continue
             one, other = (fragment.file_of(self._fields[index].id) for fragment in (old, new))
             if (one.path if one else None) != (other.path if other else None):
                 found.append(index)
@@ -304,7 +315,7 @@ class _Step:
 
     def _whole(self, kind: ChangeType, reader: FragmentReader, positions: np.ndarray) -> pa.RecordBatch:
         """Rows that were inserted or deleted."""
-        columns = _read(reader, self._fields, positions).columns
+        columns = self._image(kind is ChangeType.INSERT, _read(reader, self._fields, positions).columns)
         return self._batch(np.full(len(positions), kind), _row_ids(reader, positions), columns)
 
     def _in_place(
@@ -314,21 +325,20 @@ class _Step:
         fields = [self._fields[index] for index in written]
         old, new = (_read(reader, fields, positions) for reader in (before, after))
         differ = np.zeros(len(positions), bool)
-        for one, other in zip(old.columns, new.columns, strict=True):
+        olds, news = (self._image(later, read.columns, written) for later, read in enumerate((old, new)))
+        for one, other in zip(olds, news, strict=True):
             differ |= differing(one, other)
         changed = np.flatnonzero(differ)
         if not len(changed):
             return None
         at = positions[changed]
         images: list[list[pa.Array]] = []
-        for reader, known in ((before, old), (after, new)):
+        for later, (reader, known) in enumerate(((before, olds), (after, news))):
             rest = [field for index, field in enumerate(self._fields) if index not in written]
             read = dict(zip((field.id for field in rest), _read(reader, rest, at).columns, strict=True))
             taken = pa.array(changed)
-            read |= {
-                field.id: column.take(taken) for field, column in zip(fields, known.columns, strict=True)
-            }
-            images.append([read[field.id] for field in self._fields])
+            read |= {field.id: column.take(taken) for field, column in zip(fields, known, strict=True)}
+            images.append(self._image(later, [read[field.id] for field in self._fields]))
         return self._updates(_row_ids(after, at), *images)
 
     def _arrived(
@@ -346,11 +356,12 @@ class _Step:
         if len(known):
             gathered = _Gathered(readers, index.sources[slots[known]], index.positions[slots[known]])
             # The version at which a row last changed tells its values: those that were only moved are not read.
-            moved = gathered.versions() == reader.versions_at(positions[known])
-            known, gathered = known[~moved], gathered.at(~moved)
+            if not self._returned:
+                moved = gathered.versions() == reader.versions_at(positions[known])
+                known, gathered = known[~moved], gathered.at(~moved)
         if len(known):
-            before = gathered.columns(self._fields)
-            after = _read(reader, self._fields, positions[known]).columns
+            before = self._image(False, gathered.columns(self._fields))
+            after = self._image(True, _read(reader, self._fields, positions[known]).columns)
             differ = np.zeros(len(known), bool)
             for column in self._compared:
                 differ |= differing(before[column], after[column])
@@ -363,6 +374,18 @@ class _Step:
         if len(batches) < 2:
             return batches[0] if batches else None
         return _joined(batches)
+
+    def _image(
+        self, later: int, columns: Sequence[pa.Array], which: Sequence[int] | None = None
+    ) -> list[pa.Array]:
+        """Values of some columns, by default of all, as the earlier or the later version has them: null in those that it
+        lacks, of which files of the rows may hold values all the same."""
+        lacking = self._lacking[later]
+        indices = range(len(self._fields)) if which is None else which
+        return [
+            pa.nulls(len(column), column.type) if index in lacking else column
+            for index, column in zip(indices, columns, strict=True)
+        ]
 
     def _updates(
         self, ids: np.ndarray, before: Sequence[pa.Array], after: Sequence[pa.Array]
@@ -425,6 +448,16 @@ class _Gathered:
         sources, starts = np.unique(self.sources[order], return_index=True)
         for source, rows in zip(sources.tolist(), np.split(order, starts[1:]), strict=True):
             yield self.readers[source], rows
+
+
+def _lacking(snapshot: Snapshot, fields: Sequence[Field]) -> frozenset[int]:
+    """Indices of the columns that a version does not have, but an earlier one had."""
+    there = {field.id for field in snapshot.schema.fields}
+    return frozenset(
+        index
+        for index, field in enumerate(fields)
+        if 0 <= field.id < snapshot.next_field_id and field.id not in there
+    )
 
 
 def _fragments(rows: Sequence[_Rows]) -> list[Fragment]:
